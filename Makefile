@@ -1,0 +1,56 @@
+# Two commands matter: `make reproduce-all` and `make test`. Both make their own environment in .venv first.
+# Variables: PYTHON, CLCR_DATA, CLCR_CACHE, PROFILE, SEEDS, WORKERS, DEVICE, LAUNCHER (and OUT, the results folder).
+
+PYTHON ?= python3
+PROFILE ?= tiny
+SEEDS ?= 0-2
+WORKERS ?=
+DEVICE ?= auto
+LAUNCHER ?= local
+OUT ?= results
+
+VENV := .venv
+CLCR := $(VENV)/bin/clcr
+BENCHMARKS := crema_d kinetics_sounds ave ucf101 cmu_mosi cmu_mosei
+OPEN_SETS := ravdess av_digits
+RUN_FLAGS = --launcher $(LAUNCHER) --device $(DEVICE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
+
+.DELETE_ON_ERROR:
+.PHONY: env reproduce-all open table test check lint clean $(BENCHMARKS) $(OPEN_SETS)
+
+env: $(VENV)/.made
+
+# Made anew whenever a pin or the packaging changes; the stamp is written last.
+$(VENV)/.made: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'make: PYTHON must be 3.11 or newer'; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[language,dev]'
+	@touch $@
+
+# The six synthetic twins always; the real sets as well where CLCR_DATA names their folder.
+reproduce-all: env
+	$(CLCR) run --benchmark $(shell echo $(BENCHMARKS) | tr ' ' ,) --data twin --method all --variant all --profile $(PROFILE) --seeds $(SEEDS) $(RUN_FLAGS)
+	$(if $(CLCR_DATA),$(MAKE) open)
+	$(CLCR) report --out $(OUT)
+
+# The open real sets at the profile that the committed numbers use (see REPRODUCE.md).
+open: env
+	$(CLCR) prepare all --source "$(CLCR_DATA)"
+	$(CLCR) run --benchmark cmu_mosi --protocol transcripts --data real --method all --variant all --profile open --seeds 0-4 $(RUN_FLAGS)
+
+table: env
+	$(CLCR) report --only tables --out $(OUT)
+
+$(BENCHMARKS) $(OPEN_SETS): env
+	benchmarks/$@.sh
+
+test: env
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --durations 15
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,158 @@
+"""From a benchmark's name to its task module, its prepared data and its twin. No torch.
+
+Which data a run reads is decided here and nowhere else: prepared real data where it exists, else the synthetic twin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import typing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks import BENCHMARKS
+from benchmarks.errors import InputError, unknown
+from benchmarks.prepared import Arrangement, Prepared, Writer, contents, load
+from benchmarks.record import digest_of
+from benchmarks.spec import BenchmarkSpec, Protocol
+from benchmarks.twin import TwinRecipe, generate
+from benchmarks.twin import twin_protocol as protocol_of_twin
+
+DATA = ("auto", "twin", "real")
+
+
+class TaskModule(typing.Protocol):
+    """What each file of benchmarks/tasks provides."""
+
+    SPEC: BenchmarkSpec
+    TWIN: TwinRecipe | None
+
+    def prepare(self, source: Path, writer: Writer) -> None:
+        """Read the published files below ``source`` into ``writer``; InputError names what is missing or wrong."""
+
+    def arrange(self, prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:  # type: ignore[empty-body]
+        """The samples, targets and folds of a protocol at a seed, on real data and on the twin alike."""
+
+
+def task_module(name: str) -> TaskModule:
+    """The module of a benchmark, or InputError with the nearest name."""
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS)
+    return cast(TaskModule, importlib.import_module(BENCHMARKS[name]))
+
+
+def spec(name: str) -> BenchmarkSpec:
+    """The specification of a benchmark."""
+    return task_module(name).SPEC
+
+
+def prepared_folder(cache: Path, name: str) -> Path:
+    """Where ``clcr prepare`` puts a benchmark."""
+    return Path(cache) / "prepared" / name
+
+
+def prepare(name: str, source: Path, cache: Path) -> Path:
+    """Prepare a benchmark from the published files below ``source``; returns the folder, complete or untouched."""
+    if not Path(source).is_dir():
+        raise InputError(f"{source}: no such folder; set CLCR_DATA or pass --source to the folder of published files")
+    folder = prepared_folder(cache, name)
+    with Writer(folder, name) as writer:
+        task_module(name).prepare(Path(source), writer)
+    return folder
+
+
+def reads(protocol: Protocol) -> tuple[str, ...]:
+    """What a protocol reads of the prepared data: names of arrays, and ``samples.<column>`` for text."""
+    return tuple(f"samples.{m.array}" if m.layout == "text" else m.array for m in protocol.modalities)
+
+
+def is_prepared(name: str, protocol: Protocol, cache: Path) -> bool:
+    """Whether the prepared folder holds all that the protocol reads."""
+    found = contents(prepared_folder(cache, name))
+    return found is not None and set(reads(protocol)) <= found
+
+
+def choose(name: str, protocol: str | None, wanted: str, cache: Path) -> tuple[Protocol, str]:
+    """The protocol to run and the data it runs on: "real" or "twin".
+
+    ``wanted`` is "auto" (real where prepared, else the twin), "twin" or "real". Without a protocol name the first one
+    whose data is prepared is taken. InputError with the remedy where there is neither.
+    """
+    if wanted not in DATA:
+        raise unknown("data", wanted, DATA, "--data")
+    described = spec(name)
+    candidates = described.protocols if protocol is None else (described.protocol(protocol),)
+    if wanted != "twin":
+        for candidate in candidates:
+            if is_prepared(name, candidate, cache):
+                return candidate, "real"
+    if wanted != "real" and _twin_fits(described, protocol):
+        return twin_protocol(name), "twin"
+    raise _nothing_to_run(described, protocol, wanted, cache)
+
+
+def _twin_fits(described: BenchmarkSpec, protocol: str | None) -> bool:
+    return described.twin_protocol is not None and protocol in (None, described.twin_protocol)
+
+
+def _nothing_to_run(described: BenchmarkSpec, protocol: str | None, wanted: str, cache: Path) -> InputError:
+    name = described.name
+    of = f"{name}: protocol {protocol}" if protocol else name
+    if wanted == "twin":
+        stands = f"it stands for protocol {described.twin_protocol} alone" if described.twin_protocol else "none exists"
+        return InputError(f"{of}: no synthetic twin ({stands}); use --data real")
+    tail = "" if wanted == "real" or described.twin_protocol else ", and it has no synthetic twin"
+    return InputError(
+        f"{of}: no prepared data in {prepared_folder(cache, name)}{tail}; run `clcr prepare {name} --source DIR`"
+    )
+
+
+def twin_protocol(name: str) -> Protocol:
+    """The protocol that a benchmark's twin stands for, with the shapes of the twin."""
+    return protocol_of_twin(spec(name), _recipe(name))
+
+
+def _recipe(name: str) -> TwinRecipe:
+    recipe = task_module(name).TWIN
+    if recipe is None:
+        raise InputError(f"{name}: has no synthetic twin; run `clcr prepare {name} --source DIR`")
+    return recipe
+
+
+def open_prepared(name: str, data: str, cache: Path) -> Prepared:
+    """The data of a benchmark: "real", memory-mapped from the prepared folder, or "twin", made in memory once."""
+    if data == "twin":
+        return _twin(name)
+    if data == "real":
+        return load(prepared_folder(cache, name))
+    raise unknown("data", data, DATA[1:], name)
+
+
+@lru_cache(maxsize=None)
+def _twin(name: str) -> Prepared:
+    return generate(_recipe(name), spec(name))
+
+
+def data_digest(data: Prepared, protocol: Protocol, arrangement: Arrangement) -> str:
+    """SHA-256 of all the data that determines a run's numbers: the arrays and lengths that the protocol reads, what
+    their stored values stand for, which rows make a sample, targets, groups and folds."""
+    arrays: dict[str, Any] = {}
+    for name in reads(protocol):
+        data.column(name.removeprefix("samples.")) if name.startswith("samples.") else data.array(name)
+        arrays[name] = [data.digests.get(name), data.digests.get(f"{name}.lengths"), dict(data.meta.get(name, {}))]
+    folds = [[_short(part) for part in (fold.train, fold.valid, fold.test)] for fold in arrangement.folds]
+    group = None if arrangement.group is None else _short(arrangement.group)
+    rows = {modality.name: _short(arrangement.rows[modality.name]) for modality in protocol.modalities}
+    parts = [arrays, rows, _short(arrangement.target), _short(arrangement.ids), group, folds]
+    return digest_of(parts)
+
+
+def _short(array: np.ndarray) -> str:
+    """Digest of values alone: a wider integer or string type of the same values gives the same digest."""
+    values = array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+    body = values.tobytes() if values.dtype.kind in "if" else "\n".join(map(str, values)).encode()
+    return hashlib.sha256(f"{values.dtype.kind}{values.shape}".encode() + body).hexdigest()

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# CMU-MOSEI: every method, then its tables (see one.sh for the variables it reads).
+exec "$(dirname "$0")/one.sh" cmu_mosei "$@"

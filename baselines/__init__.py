@@ -41,19 +41,45 @@ METHODS: dict[str, MethodRow] = {
     for row in (
         MethodRow("clcr", "clcr.method:CLCR", "CLCR", "arXiv:2602.19605, CVPR 2026", 2026, CLCR_VARIANTS),
         MethodRow(
-            "late_fusion", "baselines.late_fusion:LateFusion", "Late fusion", "concatenation of pooled features", 2018
+            "late_fusion",
+            "baselines.late_fusion:LateFusion",
+            "Late fusion",
+            "concatenated features; see Baltrušaitis et al., Multimodal Machine Learning: A Survey and Taxonomy, "
+            "TPAMI 41(2), 2019",
+            2019,
         ),
         MethodRow(
-            "ogm_ge", "baselines.ogm_ge:OGMGE", "OGM-GE", "Peng et al., CVPR 2022", 2022, ("full", "ogm", "sum")
+            "ogm_ge",
+            "baselines.ogm_ge:OGMGE",
+            "OGM-GE",
+            "Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, CVPR 2022",
+            2022,
+            ("full", "ogm", "sum"),
         ),
         MethodRow(
-            "misa", "baselines.misa:MISA", "MISA", "Hazarika et al., ACM MM 2020", 2020, ("full", "adversarial")
+            "misa",
+            "baselines.misa:MISA",
+            "MISA",
+            "Hazarika et al., MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment "
+            "Analysis, ACM MM 2020",
+            2020,
+            ("full", "adversarial"),
         ),
         MethodRow(
-            "unimodal", "baselines.late_fusion:Unimodal", "Unimodal", "one modality alone", 2018, per_modality=True
+            "unimodal",
+            "baselines.late_fusion:Unimodal",
+            "Unimodal",
+            "the late fusion network on one modality alone",
+            2019,
+            per_modality=True,
         ),
         MethodRow(
-            "linear", "baselines.linear:Linear", "Linear", "ridge or logistic regression, pooled features", 1970,
+            "linear",
+            "baselines.linear:Linear",
+            "Linear",
+            "ridge regression (Hoerl and Kennard, Technometrics 12(1), 1970) or multinomial logistic regression "
+            "on pooled features",
+            1970,
             fitted=True,
         ),
     )

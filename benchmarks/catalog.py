@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import typing
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache as cached
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from benchmarks import BENCHMARKS
 from benchmarks.errors import InputError, unknown
-from benchmarks.prepared import Arrangement, Prepared, Writer, contents, load
+from benchmarks.prepared import Arrangement, Fold, Prepared, Writer, contents, load
 from benchmarks.record import digest_of
 from benchmarks.spec import BenchmarkSpec, Protocol
 from benchmarks.twin import TwinRecipe, generate
@@ -34,7 +36,7 @@ class TaskModule(typing.Protocol):
     def prepare(self, source: Path, writer: Writer) -> None:
         """Read the published files below ``source`` into ``writer``; InputError names what is missing or wrong."""
 
-    def arrange(self, prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:  # type: ignore[empty-body]
+    def arrange(self, prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
         """The samples, targets and folds of a protocol at a seed, on real data and on the twin alike."""
 
 
@@ -56,13 +58,78 @@ def prepared_folder(cache: Path, name: str) -> Path:
 
 
 def prepare(name: str, source: Path, cache: Path) -> Path:
-    """Prepare a benchmark from the published files below ``source``; returns the folder, complete or untouched."""
+    """Prepare a benchmark from the published files below ``source``; returns the folder, complete or untouched.
+
+    Before anything is published, every protocol that the new data serves is arranged and its official counts checked.
+    """
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; set CLCR_DATA or pass --source to the folder of published files")
     folder = prepared_folder(cache, name)
     with Writer(folder, name) as writer:
         task_module(name).prepare(Path(source), writer)
+        data = writer.seal()
+        for protocol in spec(name).protocols:
+            if set(reads(protocol)) <= set(data.digests):
+                check_counts(protocol, arrange(data, protocol, 0), name)
     return folder
+
+
+def check_counts(protocol: Protocol, arrangement: Arrangement, where: str) -> None:
+    """Hold every fold against the official counts; a key such as "train+valid" counts both parts."""
+    for fold, (key, expected) in product(arrangement.folds, protocol.counts.items()):
+        found = sum(len(getattr(fold, part)) for part in key.split("+"))
+        if found != expected:
+            raise InputError(
+                f"{where}: protocol {protocol.name}: {found} samples in {key}, officially {expected}; "
+                "the published files are not the expected ones"
+            )
+
+
+def arrange(data: Prepared, protocol: Protocol, seed: int) -> Arrangement:
+    """The samples and folds of a protocol at a seed, checked; the only way the harness asks a task for them."""
+    arrangement = task_module(data.name).arrange(data, protocol, seed)
+    check_arrangement(arrangement, data, protocol)
+    return arrangement
+
+
+def check_arrangement(arrangement: Arrangement, data: Prepared, protocol: Protocol) -> None:
+    """Refuse leaks and holes: InputError where a fold shares an index between its parts, a sample is tested twice or
+    never, a group that must not be shared is, an id repeats or a row lies outside its array."""
+    for problem in _problems(arrangement, data, protocol):
+        raise InputError(f"{data.name}: protocol {protocol.name}: {problem}; fix the arrangement of the benchmark")
+
+
+def _problems(arrangement: Arrangement, data: Prepared, protocol: Protocol) -> Iterator[str]:
+    count = len(arrangement.target)
+    if len(set(arrangement.ids.tolist())) != count or len(arrangement.ids) != count:
+        yield "sample ids are not one unique name per sample"
+    for modality in protocol.modalities:
+        source = data.column(modality.array) if modality.layout == "text" else data.array(modality.array)
+        rows = arrangement.rows[modality.name]
+        if rows.shape != (count,) or rows.min() < 0 or rows.max() >= len(source):
+            yield f"rows of modality {modality.name} lie outside its {len(source)} rows"
+    if protocol.n_classes is not None and not set(np.unique(arrangement.target)) <= set(range(protocol.n_classes)):
+        yield f"a target is not in 0..{protocol.n_classes - 1}"
+    if len(arrangement.folds) != protocol.folds:
+        yield f"{len(arrangement.folds)} folds, expected {protocol.folds}"
+    tested = np.concatenate([fold.test for fold in arrangement.folds])
+    if len(set(tested.tolist())) != len(tested) or (protocol.folds > 1 and len(tested) != count):
+        yield "a sample is tested twice or never"
+    for fold in arrangement.folds:
+        yield from _leaks(fold, arrangement.group, protocol)
+
+
+def _leaks(fold: Fold, group: np.ndarray | None, protocol: Protocol) -> Iterator[str]:
+    parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
+    for (one, left), (other, right) in combinations(parts.items(), 2):
+        same = protocol.selection == "test" and (one, other) == ("valid", "test")  # the literature's habit
+        if not same and set(left.tolist()) & set(right.tolist()):
+            yield f"a sample is in both {one} and {other}"
+        if not same and group is not None and not protocol.groups_shared and set(group[left]) & set(group[right]):
+            yield f"one {protocol.group} is in both {one} and {other}"
+    for name, part in parts.items():
+        if len(part) == 0:
+            yield f"no sample in {name}"
 
 
 def reads(protocol: Protocol) -> tuple[str, ...]:
@@ -132,7 +199,7 @@ def open_prepared(name: str, data: str, cache: Path) -> Prepared:
     raise unknown("data", data, DATA[1:], name)
 
 
-@lru_cache(maxsize=None)
+@cached
 def _twin(name: str) -> Prepared:
     return generate(_recipe(name), spec(name))
 

@@ -106,7 +106,8 @@ def _check(record: RunRecord, digest: object, where: str) -> None:
         for split, values in record.metrics.items():
             for name, value in values.items():
                 if not isinstance(value, int | float) or not math.isfinite(value):
-                    raise InputError(f"{where}: field 'metrics.{split}.{name}' is {value!r}, not a finite number")
+                    wrong = f"field 'metrics.{split}.{name}' is {value!r}, not a finite number"
+                    raise InputError(f"{where}: {wrong}; run again")
 
 
 def canonical(value: object) -> str:

@@ -130,9 +130,7 @@ class Method(nn.Module, ABC):
 
     def tokens(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Tokens and token masks of each modality, after its backbone."""
-        pairs = [
-            backbone(x, mask) for backbone, x, mask in zip(self.backbones, batch.inputs, batch.masks, strict=True)
-        ]
+        pairs = [backbone(x, mask) for backbone, x, mask in zip(self.backbones, batch.inputs, batch.masks, strict=True)]
         return tuple(x for x, _ in pairs), tuple(mask for _, mask in pairs)
 
     @abstractmethod

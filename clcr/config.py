@@ -48,6 +48,7 @@ class CLCRConfig:
     hierarchy, intraced, intercad, orthogonal: False switches the part off, see VARIANTS.
     misalign: modality m uses level (l + k_m) mod 3 before the exchange, the k_m distinct and drawn per run.
     term_private, term_shared_private, term_mix: the three terms of L_Inter [N], each can be left out.
+    shrinkage: of the covariance towards a multiple of the identity, before summaries are whitened [C].
     """
 
     shared_rank: int = 32
@@ -69,6 +70,7 @@ class CLCRConfig:
     term_private: bool = True
     term_shared_private: bool = True
     term_mix: bool = True
+    shrinkage: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("shared_rank", "private_rank", "heads"):
@@ -76,7 +78,7 @@ class CLCRConfig:
         for name in ("lambda_inter", "lambda_intra", "gamma"):
             _require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "a number >= 0")
         _require(self.budget in BUDGETS, "method.budget", self.budget, f"one of {', '.join(BUDGETS)}")
-        for name in ("fixed_budget", "budget_start"):
+        for name in ("fixed_budget", "budget_start", "shrinkage"):
             _require(0 < getattr(self, name) <= 1, f"method.{name}", getattr(self, name), "a number in (0, 1]")
 
     def check_width(self, width: int) -> None:
@@ -87,7 +89,9 @@ class CLCRConfig:
             self.shared_rank + self.private_rank,
             f"less than encoder.width {width}",
         )
-        _require(self.shared_rank % self.heads == 0, "method.heads", self.heads, "a divisor of method.shared_rank")
+        exchanged = "method.shared_rank" if self.intraced else "encoder.width"
+        attended = self.shared_rank if self.intraced else width
+        _require(attended % self.heads == 0, "method.heads", self.heads, f"a divisor of {exchanged}")
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

@@ -1,0 +1,327 @@
+"""The command ``clcr``: the composition root. Parses, calls, prints; everything heavy is imported inside a command.
+
+Exit codes: 0 done, 1 runs failed or a check did not hold, 2 bad input (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from benchmarks.errors import InputError
+
+if TYPE_CHECKING:
+    from benchmarks.console import Console
+    from benchmarks.record import RunKey
+    from benchmarks.runner.launch import Result
+    from benchmarks.runner.plan import Place, Planned, Selection
+
+ROOT = Path(__file__).resolve().parent.parent
+SECTIONS = ("benchmarks", "methods", "variants", "launchers", "metrics", "protocols")
+SELECTION = ("benchmark", "method", "variant", "seeds", "protocol", "profile", "data")
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+Handler = Callable[[argparse.Namespace, "Console"], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        from benchmarks.console import Console
+
+        handler: Handler = args.handler
+        with _terminated_like_interrupted():
+            code = handler(args, Console(args.json, args.quiet))
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        print(f"clcr: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("clcr: interrupted; nothing that was finished is lost", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `clcr list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="clcr", description="Reproduction suite for CLCR: plan, run and report benchmarks.",
+                     allow_abbrev=False)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument("--json", action="store_true", help="one JSON document on stdout, for programs")
+        sub.add_argument("--quiet", action="store_true", help="print errors alone")
+        sub.set_defaults(handler=handler)
+        return sub
+
+    listing = command("list", _list, "benchmarks, methods, variants, launchers, metrics, protocols")
+    listing.add_argument("section", nargs="?", choices=SECTIONS, metavar="|".join(SECTIONS))
+    preparing = command("prepare", _prepare, "published files -> prepared folder, checked against official counts")
+    preparing.add_argument("benchmark", metavar="BENCHMARK|all")
+    preparing.add_argument("--source", metavar="DIR", help="folder of the published files (default: $CLCR_DATA)")
+    planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
+    running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
+    _add_run_options(running)
+    status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
+    reporting = command("report", _report, "merge finished runs into the records, then records -> tables")
+    reporting.add_argument("--only", metavar="PART", help="make one part alone, for example tables")
+    reporting.add_argument("--partial", action="store_true", help="show tables that lack runs and name what they lack")
+    for sub in (planning, running, status, reporting):
+        _add_selection(sub)
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per core, or per GPU)")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where workers compute")
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("SELECTION")
+    group.add_argument("--benchmark", metavar="a,b|all")
+    group.add_argument("--method", metavar="a,b|all", help="`unimodal` means one row per modality")
+    group.add_argument("--variant", metavar="a,b|full|all", help="default: full")
+    group.add_argument("--seeds", metavar="0-4|0,3", help="default: 0-2")
+    group.add_argument("--protocol", metavar="NAME", help="default: the first whose data is here")
+    group.add_argument("--profile", metavar="tiny|open|paper|tuned", help="default: tiny")
+    group.add_argument("--data", metavar="auto|twin|real", help="default: prepared real data, else the synthetic twin")
+    group.add_argument("--out", default="results", metavar="DIR", help="default: results")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """ "a,b" as names; nothing and "all" as (), which means all."""
+    names = () if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    return () if "all" in names else names
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    from benchmarks.runner.plan import Selection, parse_seeds
+
+    asked = {name: getattr(args, name) for name in ("protocol", "profile", "data") if getattr(args, name) is not None}
+    return Selection(
+        benchmarks=_names(args.benchmark),
+        methods=_names(args.method),
+        variants=("full",) if args.variant is None else _names(args.variant),
+        seeds=parse_seeds(args.seeds or "0-2"),
+        **asked,
+    )
+
+
+def _place(args: argparse.Namespace) -> Place:
+    from benchmarks.runner.plan import Place
+
+    return Place(_out(args), cache_folder(), overrides=tuple(args.set))
+
+
+def _out(args: argparse.Namespace) -> Path:
+    out = Path(args.out)
+    if not args.out or (out.exists() and not out.is_dir()):
+        raise InputError(f"--out {args.out}: not a folder; choose another one")
+    return out
+
+
+def cache_folder() -> Path:
+    """$CLCR_CACHE, else .cache in the checkout (in the current folder where the packages were installed)."""
+    home = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()
+    return Path(os.environ.get("CLCR_CACHE") or home / ".cache")
+
+
+def _list(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import listing
+
+    sections = listing.sections((args.section,) if args.section else SECTIONS, cache_folder())
+    console.data(sections)
+    for name, rows in sections.items():
+        console.table(name, *listing.as_table(name, rows))
+    return 0
+
+
+def _prepare(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import BENCHMARKS, catalog
+    from benchmarks.prepared import load
+
+    source = args.source or os.environ.get("CLCR_DATA")
+    if not source:
+        raise InputError("prepare: no source; pass --source DIR or set CLCR_DATA to the folder of published files")
+    wanted = list(BENCHMARKS) if args.benchmark == "all" else [args.benchmark]
+    made: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
+    for name in wanted:
+        try:
+            data = load(catalog.prepare(name, Path(source), cache_folder()))
+        except InputError as error:
+            if len(wanted) == 1:
+                raise
+            refused.append({"benchmark": name, "error": str(error)})
+            console.note(f"{name}: not prepared: {error}")
+            continue
+        shapes = {array: list(values.shape) for array, values in data.arrays.items()}
+        rows = len(next(iter(data.samples.values())))
+        made.append({"benchmark": name, "samples": rows, "arrays": shapes})
+        console.say(f"{name}: prepared, {rows} samples, arrays {', '.join(shapes)}")
+    console.data({"prepared": made, "refused": refused})
+    if not made:
+        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
+    return 0
+
+
+def _row(run: Planned) -> dict[str, Any]:
+    return {**asdict(run), "folder": run.key.folder}
+
+
+def _plan(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.console import duration, size
+    from benchmarks.runner import plan
+
+    place = _place(args)
+    keys, notes = plan.select(_selection(args), place.cache)
+    if place.overrides:
+        plan.check_configs(keys, place)
+    planned = plan.plan(keys, place)
+    to_do = [run for run in planned if run.state != "done"]
+    times = [run.predicted_s for run in to_do if run.predicted_s is not None]
+    total = sum(times) if len(times) == len(to_do) else None
+    console.data({"count": len(planned), "to_do": len(to_do), "predicted_s": total, "notes": notes,
+                  "runs": [_row(run) for run in planned]})  # fmt: skip
+    _tell(console, notes)
+    rows = [(str(r.key), r.state, duration(r.predicted_s), size(r.predicted_memory_bytes)) for r in planned]
+    console.table("runs", ("run", "state", "time", "memory"), rows)
+    unknown = f", {len(to_do) - len(times)} of unknown time" if len(times) < len(to_do) else ""
+    console.say(f"{len(planned)} runs, {len(to_do)} to do, {duration(sum(times))} on one worker{unknown}")
+    return 0
+
+
+def _tell(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.note(note)
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.console import Watch
+    from benchmarks.runner import launch, plan, store
+
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers {args.workers}: must be at least 1")
+    launcher, devices = launch.launcher(args.launcher), launch.devices(args.device)
+    place = _place(args)
+    keys, notes = plan.select(_selection(args), place.cache)
+    plan.check_configs(keys, place)
+    store.check_out(place.out)
+    _tell(console, notes)
+    to_do = [run for run in plan.plan(keys, place, heal=console.note) if run.state != "done"]
+    console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
+    crew = launch.Crew(args.workers or launch.default_workers(devices), devices)
+    with Watch(console, to_do, crew.workers) as watch:
+        try:
+            results = launcher([run.key for run in to_do], place, crew, watch) if to_do else []
+        except KeyboardInterrupt:
+            done = len(keys) - len(to_do) + watch.ended["done"] + watch.ended["kept"]
+            print(f"clcr: interrupted with {done} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
+            return INTERRUPTED
+    return _finish(console, len(keys) - len(to_do), results)
+
+
+def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
+    count = {state: sum(r.state == state for r in results) for state in ("done", "kept", "failed", "refused")}
+    count["kept"] += before
+    console.data({**count, "runs": [asdict(result) for result in results]})
+    bad = [result for result in results if result.state in ("failed", "refused")]
+    if bad:
+        console.table("not done", ("run", "why"), [(r.key, r.error) for r in bad])
+    console.say(f"{count['done']} executed, {count['kept']} done before, {len(bad)} not done")
+    refused = next((result for result in bad if result.state == "refused"), None)
+    if refused is not None:
+        raise InputError(refused.error)
+    return FAILED if bad else 0
+
+
+def _status(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.runner import plan, store
+
+    place = _place(args)
+    if any(getattr(args, name) is not None for name in SELECTION):
+        keys, notes = plan.select(_selection(args), place.cache)
+        _tell(console, notes)
+    else:
+        keys = [key for key in map(store.key_of, store.run_folders(place.out)) if key is not None]
+    planned = plan.plan(keys, place)
+    counts = plan.counts(planned)
+    console.data({**counts, "runs": [_row(run) for run in planned]})
+    rows = [(run.key, run.state, run.error) for run in planned if run.state != "done"]
+    if rows:
+        console.table("not done", ("run", "state", "why"), rows)
+    console.say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return 0
+
+
+def _report(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import report
+    from benchmarks.runner import plan, store
+
+    place, selection = _place(args), _selection(args)
+    plan.check_names(selection)
+    if not place.out.is_dir():
+        raise InputError(f"--out {place.out}: no such folder; make results with `clcr run` or name another one")
+    given = [name for name in SELECTION if getattr(args, name) is not None]
+    matches = plan.matcher(selection, given)
+    merged = store.merge(place.out)
+    console.note(f"{merged.added} new results merged, {merged.total} records of the benchmarks that were run here")
+    built = report.build(place.out, args.only, args.partial, matches, _stale(place, matches, console))
+    files, holes = [str(path) for path in built.files], [str(hole) for hole in built.holes]
+    console.data({"merged": asdict(merged), "files": files, "holes": holes})
+    for hole in holes:
+        console.note(f"missing: {hole}")
+    if given:
+        console.sections(built.tables)
+    console.say(f"wrote {len(files)} files below {place.out}")
+    return 0
+
+
+def _stale(place: Place, matches: Callable[[RunKey], bool], console: Console) -> set[RunKey]:
+    from benchmarks.runner import plan
+
+    try:
+        return plan.stale(place, matches)
+    except ImportError as error:
+        console.note(f"stale runs are not looked for: {error.name} is not installed")
+        return set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

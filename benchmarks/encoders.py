@@ -1,0 +1,192 @@
+"""Backbones, the same for every method: from what a modality stores to tokens, (input, mask) to (tokens, mask).
+
+Padding cannot reach a real token: padded input is zeroed before every layer that mixes neighbours, and normalisation is
+per token. Only ResNet-18 normalises over the batch, as the published protocols do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.errors import InputError
+from benchmarks.spec import ModalitySpec
+from clcr.api import Modality, Passthrough
+from clcr.config import EncoderConfig
+
+GRID = 2  # frames_conv gives GRID x GRID tokens a frame
+PATCH = 8  # pixels
+RESNET_STAGES = (64, 128, 256, 512)
+REDUCTION = 32  # of ResNet-18, per axis
+
+
+def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Module, Modality]:
+    """The backbone of a modality and the tokens that come out of it, of width ``encoder.width`` unless passed through.
+
+    InputError where backbone and layout do not fit. A fine-tuned language model is built by ``FoldData.backbones``,
+    which knows its name.
+    """
+    if spec.backbone == "none":
+        return Passthrough(), _passed(spec)
+    builders = _BUILDERS.get(spec.backbone, {})
+    if spec.layout not in builders:
+        fits = ", ".join(builders) or "none of the layouts here"
+        raise InputError(
+            f"modality {spec.name}: backbone {spec.backbone!r} does not read layout {spec.layout!r}; it reads {fits}"
+        )
+    module, tokens = builders[spec.layout](spec.shape, encoder.width)
+    return module, Modality(spec.name, encoder.width, tokens)
+
+
+def _passed(spec: ModalitySpec) -> Modality:
+    if spec.layout == "vector":
+        return Modality(spec.name, spec.shape[0], 1)
+    if spec.layout == "tokens":
+        return Modality(spec.name, spec.shape[1], spec.shape[0])
+    if spec.layout == "levels":
+        return Modality(spec.name, spec.shape[2], spec.shape[1], levelled=True)
+    raise InputError(f"modality {spec.name}: layout {spec.layout!r} needs a backbone; 'none' passes vectors and tokens")
+
+
+def _halves(size: int, times: int) -> int:
+    """Size after ``times`` strided layers, each rounding up."""
+    for _ in range(times):
+        size = (size + 1) // 2
+    return size
+
+
+class SequenceConv(nn.Module):
+    """Spectrogram (B, T, F) to tokens (B, ceil(T/4), width): two strided convolutions over time, a norm per token."""
+
+    def __init__(self, bins: int, width: int) -> None:
+        super().__init__()
+        sizes = [(bins, width), (width, width)]
+        self.convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel_size=5, stride=2, padding=2) for a, b in sizes)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A token is real where the frame under its centre is."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = (x * mask.unsqueeze(-1)).transpose(1, 2)
+            x = norm(functional.gelu(convolution(x)).transpose(1, 2))
+            mask = mask[:, ::2]
+        return x, mask
+
+
+class ImageConv(nn.Module):
+    """Image (B, C, H, W) to the cells of its map, (B, ceil(H/8) * ceil(W/8), width): 28 x 28 gives 16 tokens."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        half = max(width // 2, 1)
+        self.network = nn.Sequential(
+            nn.Conv2d(channels, half, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(half, width, kernel_size=3, stride=2, padding=1),
+            nn.GroupNorm(1, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            nn.GroupNorm(1, width),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``mask`` (B, 1) says whether there is an image; so do all its tokens."""
+        tokens = self.network(x).flatten(2).transpose(1, 2)
+        return tokens, mask[:, :1].expand(-1, tokens.shape[1])
+
+
+class FramesConv(nn.Module):
+    """Frames (B, N, C, H, W) to (B, N * 4, width): each frame alone, in patches of 8 x 8 (a quarter of the time of
+    overlapping convolutions on a CPU), then one strided convolution, pooled to a grid of 2 x 2 tokens."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Conv2d(channels, width, kernel_size=PATCH, stride=PATCH),
+            nn.GroupNorm(1, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            nn.GroupNorm(1, width),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A token is real where its frame is."""
+        cells = functional.adaptive_avg_pool2d(self.network(x.flatten(0, 1)), GRID)
+        tokens = cells.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, cells.shape[1])
+        return tokens, mask.repeat_interleave(GRID * GRID, dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """The basic block of ResNet-18 (He et al. 2016): two 3 x 3 convolutions and a shortcut."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outside)
+        self.second = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outside)
+        same = stride == 1 and inside == outside
+        projection = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.shortcut = nn.Identity() if same else projection
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H / stride, W / stride)."""
+        y = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(self.second_norm(self.second(y)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 from scratch, with tokens from its map. ``over``: "image", "frames" or "spectrogram".
+
+    Image (B, C, H, W): a token per cell of the map. Frames (B, N, C, H, W): a token per frame. Spectrogram (B, T, F):
+    read as one channel; frequency is averaged, a token per 32 frames of time. The 512 features are projected to
+    ``width``. Padded frames are read as zeros and enter the batch statistics; the published protocols pad nothing.
+    """
+
+    def __init__(self, channels: int, width: int, over: str) -> None:
+        super().__init__()
+        self.over = over
+        self.stem = nn.Conv2d(channels, RESNET_STAGES[0], 7, 2, 3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(RESNET_STAGES[0])
+        self.stages = nn.ModuleList(
+            nn.Sequential(ResidualBlock(inside, outside, stride), ResidualBlock(outside, outside, 1))
+            for inside, outside, stride in zip((64, 64, 128, 256), RESNET_STAGES, (1, 2, 2, 2), strict=True)
+        )
+        self.projection = nn.Linear(RESNET_STAGES[-1], width)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Image (N, C, H, W) to its map (N, 512, ceil(H / 32), ceil(W / 32))."""
+        x = functional.max_pool2d(functional.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T', width) and their mask; padded frames are read as zeros."""
+        if self.over == "spectrogram":
+            grid = self.features((x * mask.unsqueeze(-1)).transpose(1, 2).unsqueeze(1))
+            return self.projection(grid.mean(2).transpose(1, 2)), mask[:, ::REDUCTION]
+        if self.over == "frames":
+            grid = self.features((x * mask[:, :, None, None, None]).flatten(0, 1))
+            return self.projection(grid.mean((2, 3)).view(*x.shape[:2], -1)), mask
+        tokens = self.features(x).flatten(2).transpose(1, 2)
+        return self.projection(tokens), mask[:, :1].expand(-1, tokens.shape[1])
+
+
+Builder = Callable[[tuple[int, ...], int], tuple[nn.Module, int]]
+
+_BUILDERS: dict[str, dict[str, Builder]] = {
+    "sequence_conv": {"spectrogram": lambda s, width: (SequenceConv(s[1], width), _halves(s[0], 2))},
+    "image_conv": {"image": lambda s, width: (ImageConv(s[2], width), _halves(s[0], 3) * _halves(s[1], 3))},
+    "frames_conv": {"frames": lambda s, width: (FramesConv(s[3], width), s[0] * GRID * GRID)},
+    "resnet18": {
+        "image": lambda s, width: (ResNet18(s[2], width, "image"), _halves(s[0], 5) * _halves(s[1], 5)),
+        "frames": lambda s, width: (ResNet18(s[3], width, "frames"), s[0]),
+        "spectrogram": lambda s, width: (ResNet18(1, width, "spectrogram"), _halves(s[0], 5)),
+    },
+}

@@ -1,0 +1,364 @@
+"""Records to a DataFrame, and the list of what it lacks: scoring refuses holes. No torch.
+
+For each key the newest line speaks; older lines stay in the file and are counted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from baselines import METHODS
+from benchmarks import BENCHMARKS
+from benchmarks.errors import InputError, unknown
+from benchmarks.record import RunKey, RunRecord, digest_of
+from benchmarks.spec import BenchmarkSpec, Protocol
+
+OURS = "clcr"
+FULL = "full"
+PROFILES = ("paper", "tuned", "open", "tiny")
+GROUP = ("benchmark", "protocol", "data", "profile")
+RUN = (*GROUP, "method", "variant", "seed")
+COSTS = ("n_parameters", "time_s", "peak_memory_bytes", "device")
+COLUMNS = (*RUN, "metric", "value", *COSTS, "predictions")
+RULES = ("protocol", "metrics", "trainer")
+SHOWN_HOLES = 6
+
+Row = tuple[str, str]
+Scores = Mapping[Row, Mapping[str, Mapping[int, float]]]
+
+
+@dataclass(frozen=True)
+class GroupKey:
+    """Runs that may stand in one table: the same benchmark, protocol, data ("real" or "twin") and profile."""
+
+    benchmark: str
+    protocol: str
+    data: str
+    profile: str
+
+    @classmethod
+    def of(cls, key: RunKey) -> GroupKey:
+        """The group that a run belongs to."""
+        return cls(key.benchmark, key.protocol, key.data, key.profile)
+
+    def __str__(self) -> str:
+        return f"{self.benchmark}.{self.protocol}.{self.data}.{self.profile}"
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A result that a table needs and does not have. seed: None for all seeds of the row; method: "" for all rows."""
+
+    group: GroupKey
+    method: str
+    variant: str
+    seed: int | None
+    why: str
+
+    @property
+    def run(self) -> str:
+        """The run without its group, in words."""
+        name = (
+            label(self.method)
+            if self.method
+            else "all methods" + (f" ({self.variant})" if self.variant != FULL else "")
+        )
+        return name if self.seed is None else f"{name} seed {self.seed}"
+
+    def __str__(self) -> str:
+        row = f"/{self.method}/{self.variant}" if self.method else ""
+        return f"{self.group}{row}{'' if self.seed is None else f'/seed-{self.seed:03d}'}: {self.why}"
+
+
+class Incomplete(InputError):
+    """Results are missing; ``holes`` lists every one, the message the first of them."""
+
+    def __init__(self, folder: Path, holes: tuple[Hole, ...]) -> None:
+        self.holes = holes
+        first = "; ".join(str(hole) for hole in holes[:SHOWN_HOLES])
+        more = f"; and {len(holes) - SHOWN_HOLES} more" if len(holes) > SHOWN_HOLES else ""
+        remedy = "complete them with `clcr run`, or show tables that name what they lack with `clcr report --partial`"
+        number = f"{len(holes)} result{'' if len(holes) == 1 else 's'}"
+        super().__init__(f"{folder}: {number} missing or in doubt: {first}{more}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group ready for tables. scores[(method, variant)][metric][seed] = value of the test split, unrounded.
+
+    ceiling: the best reachable value by metric, known for a synthetic twin only. superseded: older lines not shown.
+    """
+
+    key: GroupKey
+    spec: BenchmarkSpec
+    scores: Scores
+    runs: pd.DataFrame
+    holes: tuple[Hole, ...]
+    superseded: int
+    ceiling: Mapping[str, float]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of these runs."""
+        return self.spec.protocol(self.key.protocol)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the runs read a synthetic twin."""
+        return self.key.data == "twin"
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Methods whose full variant was tried, in the order of the table of methods."""
+        return sorted({method for method, variant in self.tried if variant == FULL}, key=self.method_order)
+
+    @property
+    def tried(self) -> set[Row]:
+        """Rows that have results, or should have."""
+        return set(self.scores) | {(hole.method, hole.variant) for hole in self.holes if hole.method}
+
+    def values(self, row: Row, metric: str) -> Mapping[int, float]:
+        """Value by seed; empty where the row has none."""
+        return self.scores.get(row, {}).get(metric, {})
+
+    def method_order(self, method: str) -> tuple[int, int, str]:
+        """Place of a method: the table of methods, then the protocol's modalities, then the name."""
+        row = row_name(method)
+        names = [modality.name for modality in self.protocol.modalities]
+        modality = method.removeprefix(f"{row}_")
+        return (
+            list(METHODS).index(row) if row in METHODS else len(METHODS),
+            names.index(modality) if modality in names else len(names),
+            method,
+        )
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All runs as one row per run and metric (columns ``COLUMNS``), the groups in table order, and every hole."""
+
+    frame: pd.DataFrame
+    groups: tuple[Group, ...]
+    holes: tuple[Hole, ...]
+
+    def of(self, data: str) -> list[Group]:
+        """The groups on "real" or on "twin" data."""
+        return [group for group in self.groups if group.key.data == data]
+
+
+def row_name(method: str) -> str:
+    """The row of the table of methods: "unimodal" for "unimodal_audio", else the method itself."""
+    for row in METHODS.values():
+        if row.per_modality and method.startswith(f"{row.name}_"):
+            return row.name
+    return method
+
+
+def label(method: str) -> str:
+    """The name of a method in a table: "Unimodal (audio)" for "unimodal_audio"."""
+    row = row_name(method)
+    if row not in METHODS:
+        return method
+    modality = method.removeprefix(row).removeprefix("_")
+    return f"{METHODS[row].label} ({modality})" if modality else METHODS[row].label
+
+
+def load_spec(name: str) -> BenchmarkSpec:
+    """The specification of a benchmark, or InputError with the nearest name."""
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS, "records")
+    spec: BenchmarkSpec = importlib.import_module(BENCHMARKS[name]).SPEC
+    return spec
+
+
+def collect(
+    folder: Path,
+    select: Callable[[RunKey], bool] | None = None,
+    stale: Collection[RunKey] = (),
+    specs: Mapping[str, BenchmarkSpec] | None = None,
+) -> Collected:
+    """Read <folder>/*.jsonl. select: which runs to look at. stale: runs whose record no longer fits today's code or
+    data; they are left out and listed as holes. InputError names a file and line that cannot be read."""
+    records = [r for r in read(folder) if select is None or select(r.key)]
+    newest, superseded, clashes = newest_of(records)
+    by_group: dict[GroupKey, list[RunRecord]] = defaultdict(list)
+    for record in newest:
+        by_group[GroupKey.of(record.key)].append(record)
+    known = {key.benchmark: specs[key.benchmark] if specs else load_spec(key.benchmark) for key in by_group}
+    rows, groups, holes = [], [], list[Hole]()
+    for key in sorted(by_group, key=lambda k: _place(k, known[k.benchmark])):
+        members = [r for r in by_group[key] if r.status == "done" and r.key not in stale]
+        lacks = (*[h for h in clashes if h.group == key], *find_holes(by_group[key], stale, known[key.benchmark]))
+        table = pd.DataFrame([row for record in members for row in _rows(record)], columns=list(COLUMNS))
+        groups.append(_group(key, known[key.benchmark], table, lacks, superseded[key], _ceiling(members)))
+        rows.append(table)
+        holes.extend(lacks)
+    frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
+    return Collected(frame, tuple(groups), tuple(holes))
+
+
+def read(folder: Path) -> Iterator[RunRecord]:
+    """Every record below the folder, file by file, line by line."""
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                try:
+                    raw = json.loads(line)
+                except ValueError as error:
+                    raise InputError(
+                        f"{where}: not JSON ({error}); restore the line from git and report again"
+                    ) from error
+                yield RunRecord.from_json(raw, where)
+
+
+def newest_of(records: Iterable[RunRecord]) -> tuple[list[RunRecord], Counter[GroupKey], list[Hole]]:
+    """The newest record of each key, sorted by key; how many others each group has; keys that two lines claim."""
+    lines: dict[RunKey, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        lines[record.key].append(record)
+    speaking, superseded, clashes = [], Counter[GroupKey](), []
+    for key in sorted(lines):
+        ordered = sorted(lines[key], key=finished_at)
+        rivals = [r for r in ordered[:-1] if finished_at(r) == finished_at(ordered[-1])]
+        if any((r.digest, r.predictions, r.metrics) != _content(ordered[-1]) for r in rivals):
+            why = "two different records finished at the same time; delete one line"
+            clashes.append(Hole(GroupKey.of(key), key.method, key.variant, key.seed, why))
+        speaking.append(ordered[-1])
+        superseded[GroupKey.of(key)] += len(ordered) - 1
+    return speaking, superseded, clashes
+
+
+def _content(record: RunRecord) -> tuple[object, ...]:
+    return record.digest, record.predictions, record.metrics
+
+
+def finished_at(record: RunRecord) -> float:
+    """Seconds since 1970 of ``provenance.finished_at`` (a number or ISO 8601, UTC where it says nothing); 0 without."""
+    value = record.provenance.get("finished_at", 0.0)
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise InputError(f"{record.key}: field 'provenance.finished_at' is {value!r}; expected ISO 8601") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def find_holes(records: list[RunRecord], stale: Collection[RunKey], spec: BenchmarkSpec) -> list[Hole]:
+    """What one group lacks: failed and stale runs, missing metrics, seeds that other rows have, and mixtures.
+
+    All methods' full variants must have the same seeds; so must the other variants of one method among themselves, and
+    its full variant must have them too (it may have more).
+    """
+    group = GroupKey.of(records[0].key)
+    protocol = spec.protocol(group.protocol)
+    holes = [
+        Hole(group, r.key.method, r.key.variant, r.key.seed, why) for r in records if (why := _lack(r, stale, spec))
+    ]
+    seeds: dict[Row, set[int]] = defaultdict(set)
+    for record in records:
+        seeds[record.key.method, record.key.variant].add(record.key.seed)
+    for (method, variant), missing in _missing_seeds(seeds).items():
+        holes += [Hole(group, method, variant, seed, "not run, other rows have it") for seed in missing]
+    return holes + _mixtures(group, [r for r in records if r.status == "done" and r.key not in stale])
+
+
+def _lack(record: RunRecord, stale: Collection[RunKey], spec: BenchmarkSpec) -> str:
+    if record.key in stale:
+        return "stale, made with other code, data or configuration"
+    if record.status == "failed":
+        return f"failed ({' '.join(record.error.split())[:200] or 'no error was written'})"
+    test = record.metrics.get("test", {})
+    absent = [name for name in spec.metrics if name not in test]
+    return f"no value for {', '.join(absent)} on the test split" if absent else ""
+
+
+def _missing_seeds(seeds: Mapping[Row, set[int]]) -> dict[Row, list[int]]:
+    """Seeds that each row lacks, beside those that were tried."""
+    everyone = set().union(*(s for (_, variant), s in seeds.items() if variant == FULL))
+    wanted: dict[Row, set[int]] = {}
+    for method, variant in sorted(seeds):
+        ablated = set().union(*(s for (m, v), s in seeds.items() if m == method and v != FULL))
+        wanted[method, variant] = ablated if variant != FULL else everyone
+        if ablated:
+            wanted[method, FULL] = (everyone if (method, FULL) in seeds else set()) | ablated
+    return {row: lacking for row, want in wanted.items() if (lacking := sorted(want - seeds.get(row, set())))}
+
+
+def _mixtures(group: GroupKey, records: list[RunRecord]) -> list[Hole]:
+    """Numbers that must not be averaged or compared: other settings inside a row, other data or rules between rows."""
+    rows, data, rules = defaultdict(set), defaultdict(set), set()
+    for record in records:
+        said = dict(record.what)
+        data[record.key.seed].add(said.pop("data_digest", None))
+        rules.add(digest_of({name: said.get(name) for name in RULES}))
+        rows[record.key.method, record.key.variant].add(digest_of(said))
+    holes = []
+    for (method, variant), kinds in sorted(rows.items()):
+        if len(kinds) > 1:
+            why = f"seeds of {len(kinds)} different settings; run them again"
+            holes.append(Hole(group, method, variant, None, why))
+    if mixed := sorted(seed for seed, digests in data.items() if len(digests) > 1):
+        holes.append(Hole(group, "", FULL, None, f"rows read different data at seeds {mixed}; run them again"))
+    if len(rules) > 1:
+        holes.append(Hole(group, "", FULL, None, f"rows differ in {' or '.join(RULES)}; run them again"))
+    return holes
+
+
+def require_complete(collected: Collected, folder: Path) -> None:
+    """Incomplete (an InputError) where anything is missing."""
+    if collected.holes:
+        raise Incomplete(folder, collected.holes)
+
+
+def _rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    key = record.key
+    run = (key.benchmark, key.protocol, key.data, key.profile, key.method, key.variant, key.seed)
+    device = str(record.provenance.get("device", "unknown"))
+    told = (record.n_parameters, record.time_s, record.peak_memory_bytes, device, record.predictions)
+    for metric, value in record.metrics.get("test", {}).items():
+        yield (*run, metric, float(value), *told)
+
+
+def _ceiling(records: list[RunRecord]) -> dict[str, float]:
+    """The best reachable value by metric, mean over the records of a twin that carry it in ``provenance``."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in record.provenance.get("ceiling", {}).items():
+            found[name].append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _group(
+    key: GroupKey, spec: BenchmarkSpec, table: pd.DataFrame, holes: tuple[Hole, ...], superseded: int, ceiling: Any
+) -> Group:
+    scores: dict[Row, dict[str, dict[int, float]]] = {}
+    columns = (table[name] for name in ("method", "variant", "metric", "seed", "value"))
+    for method, variant, metric, seed, value in zip(*columns, strict=True):
+        scores.setdefault((method, variant), {}).setdefault(metric, {})[int(seed)] = float(value)
+    runs = table.drop_duplicates(subset=list(RUN))
+    return Group(key, spec, scores, runs, holes, superseded, ceiling)
+
+
+def _place(key: GroupKey, spec: BenchmarkSpec) -> tuple[object, ...]:
+    """Order of groups: the table of benchmarks, the protocols of its spec, then the profiles, the paper's first."""
+    benchmarks, profiles = list(BENCHMARKS), list(PROFILES)
+    return (
+        benchmarks.index(key.benchmark) if key.benchmark in benchmarks else len(benchmarks),
+        key.benchmark,
+        spec.protocols.index(spec.protocol(key.protocol)),
+        profiles.index(key.profile) if key.profile in profiles else len(profiles),
+        key.profile,
+        key.data,
+    )

@@ -1,0 +1,314 @@
+"""Launchers: what executes a list of runs. The local one is a pool of one-thread worker processes.
+
+A launcher is a function (keys, place, crew, listen) -> results. Whatever it says, the record in a run's folder alone
+decides what is done. A worker that dies takes its run with it once: it is tried again in a new worker, then recorded as
+failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+from benchmarks.errors import InputError, unknown
+from benchmarks.record import RunKey, RunRecord
+from benchmarks.runner import claims, store
+from benchmarks.runner.plan import ENGINE, Place
+
+ROOT = Path(__file__).resolve().parents[2]
+ATTEMPTS = 2
+POLL_S = 0.5
+FAREWELL_S = 5.0
+LAST_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How many workers there are and where each computes: worker i on devices[i % len(devices)]."""
+
+    workers: int = 1
+    devices: tuple[str, ...] = ("cpu",)
+    engine: str = ENGINE
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: "done" or "failed" (see its record), "kept" (another runner did it), "refused" (bad input)."""
+
+    key: RunKey
+    state: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left) or
+    "tick" (nothing, POLL_S passed). share: how far the run is, 0..1. result: of an "end"."""
+
+    kind: str
+    key: RunKey | None = None
+    share: float = 0.0
+    note: str = ""
+    result: Result | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+class Launcher(Protocol):
+    """What each entry of LAUNCHERS is."""
+
+    def __call__(self, keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> list[Result]:
+        """Execute the runs and tell the listener how it goes."""
+
+
+LAUNCHERS: Mapping[str, str] = {"local": "benchmarks.runner.launch:local"}
+
+
+def launcher(name: str) -> Launcher:
+    """The launcher of that name, or InputError."""
+    if name not in LAUNCHERS:
+        raise unknown("launcher", name, LAUNCHERS, "--launcher")
+    module, _, function = LAUNCHERS[name].partition(":")
+    found: Launcher = getattr(importlib.import_module(module), function)
+    return found
+
+
+def devices(wanted: str) -> tuple[str, ...]:
+    """What --device means here: "auto" is every GPU there is, else the CPU. InputError where it cannot be used.
+    torch is asked only where there is a GPU to ask about."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
+        raise InputError(f"--device {wanted}: not a device; write auto, cpu or cuda:0")
+    if wanted == "cpu" or (wanted == "auto" and not list(Path("/dev").glob("nvidia[0-9]*"))):
+        return ("cpu",)
+    count = importlib.import_module("torch").cuda.device_count()
+    if wanted == "auto":
+        return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+    if int(wanted.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {wanted}: torch sees {count} GPUs here; use --device cpu or auto")
+    return (wanted if ":" in wanted else "cuda:0",)
+
+
+def default_workers(found: Sequence[str]) -> int:
+    """One worker for each GPU, else one for each core that this process may use."""
+    if tuple(found) != ("cpu",):
+        return len(found)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local(keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> list[Result]:
+    """Execute runs on this machine. Returns when every run has ended, here or in another runner on this folder."""
+    with _Pool(keys, place, crew, listen) as pool:
+        return pool.run()
+
+
+class _Worker:
+    """One worker process and the run it has."""
+
+    def __init__(self, place: Place, engine: str) -> None:
+        self.key: RunKey | None = None
+        self.what: Mapping[str, Any] = {}
+        self.ready = False
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        self._rest = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.runner.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
+        )
+        paths = {"out": str(place.out.resolve()), "cache": str(place.cache.resolve())}
+        self._send({"engine": engine, "place": {**asdict(place), **paths}})
+
+    @property
+    def pipe(self) -> IO[bytes]:
+        """Where its messages come from."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def give(self, key: RunKey, asked_at: float) -> None:
+        """Hand it a run."""
+        self.key, self.what = key, {}
+        self._send({"key": asdict(key), "asked_at": asked_at})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died: the end of its pipe tells
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """Its complete messages; None when it has ended."""
+        chunk = os.read(self.pipe.fileno(), 1 << 16)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [json.loads(line) for line in lines] if chunk else None
+
+    def last_words(self) -> str:
+        """How it died, in one line."""
+        code = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read()[-LAST_WORDS:].decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return f"the worker {how}" + (f": {said}" if said else "")
+
+    def end(self, patience_s: float) -> None:
+        """Close its pipe; kill it where it does not end in time."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.pipe.close()
+        self._errors.close()
+
+
+def _environment() -> dict[str, str]:
+    """Set before the worker loads torch: one thread, no spinning; this checkout's packages first."""
+    environment: dict[str, str] = importlib.import_module("benchmarks.runner.environment").worker_environment()
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class _Pool:
+    """The slot pool: gives runs to idle workers, replaces workers that die, waits for runs that others have."""
+
+    def __init__(self, keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> None:
+        self._waiting = deque(keys)
+        self._elsewhere: list[RunKey] = []
+        self._attempts: Counter[RunKey] = Counter()
+        self._results: dict[RunKey, Result] = {}
+        self._place, self._crew, self._listen = place, crew, listen
+        self._asked_at = time.time()
+        self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(keys)))
+        self._pipes = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pipes.close()
+        for worker in filter(None, self._workers):
+            if kind is not None:
+                worker.process.kill()
+            worker.end(FAREWELL_S)
+            if worker.key is not None:
+                claims.release(store.folder_of(self._place.out, worker.key), worker.process.pid)
+
+    def run(self) -> list[Result]:
+        """Execute everything; results in the order in which runs ended."""
+        while self._waiting or self._elsewhere or self._busy():
+            self._look_elsewhere()
+            self._hand_out()
+            ready = self._pipes.select(POLL_S)
+            for chosen, _ in ready:
+                self._hear(chosen.data)
+            if not ready:
+                self._listen(Event("tick"))
+        return list(self._results.values())
+
+    def _busy(self) -> bool:
+        return any(worker is not None and worker.key is not None for worker in self._workers)
+
+    def _hand_out(self) -> None:
+        for slot, worker in enumerate(self._workers):
+            if not self._waiting:
+                return
+            if worker is None:
+                worker = self._start(slot)
+            if worker.key is None:
+                worker.give(self._waiting.popleft(), self._asked_at)
+
+    def _start(self, slot: int) -> _Worker:
+        device = self._crew.devices[slot % len(self._crew.devices)]
+        worker = _Worker(Place(self._place.out, self._place.cache, device, self._place.overrides), self._crew.engine)
+        self._workers[slot] = worker
+        self._pipes.register(worker.pipe, selectors.EVENT_READ, slot)
+        return worker
+
+    def _hear(self, slot: int) -> None:
+        worker = self._workers[slot]
+        assert worker is not None
+        messages = worker.receive()
+        for message in messages or []:
+            self._take(worker, message)
+        if messages is None:
+            self._workers[slot] = None
+            self._pipes.unregister(worker.pipe)
+            self._bury(worker)
+
+    def _take(self, worker: _Worker, message: Mapping[str, Any]) -> None:
+        key = worker.key
+        match message["event"]:
+            case "ready":
+                worker.ready = True
+            case "start":
+                worker.what = message["what"]
+                self._listen(Event("start", key))
+            case "progress":
+                done = (message["fold"] - 1) * message["epochs"] + message["epoch"]
+                self._listen(Event("progress", key, done / (message["folds"] * message["epochs"])))
+            case "end":
+                assert key is not None
+                worker.key = None
+                self._ended(key, message)
+
+    def _ended(self, key: RunKey, message: Mapping[str, Any]) -> None:
+        if message["state"] == "busy":
+            self._elsewhere.append(key)
+            self._listen(Event("wait", key, note="another process has it"))
+        else:
+            self._conclude(Result(key, message["state"], message["seconds"], message["error"]))
+
+    def _conclude(self, result: Result) -> None:
+        self._results[result.key] = result
+        self._listen(Event("end", result.key, 1.0, result=result))
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died. Its run is tried once more; the second time it fails, with a record that says so."""
+        key, words = worker.key, worker.last_words()
+        worker.end(0.0)
+        if not worker.ready:
+            raise InputError(f"a worker cannot start: {words}; check the installation (`clcr list` needs less of it)")
+        if key is None:
+            return
+        self._attempts[key] += 1
+        if self._attempts[key] < ATTEMPTS:
+            self._waiting.appendleft(key)
+            self._listen(Event("retry", key, note=words))
+            return
+        folder = store.folder_of(self._place.out, key)
+        if claims.acquire(folder):
+            store.write_record(folder, RunRecord(key, worker.what, "failed", error=words))
+            claims.release(folder)
+        self._conclude(Result(key, "failed", error=words))
+
+    def _look_elsewhere(self) -> None:
+        """Runs that another process had and has no more are looked at again: they are done, or need doing."""
+        if self._waiting:
+            return
+        out = self._place.out
+        free = [key for key in self._elsewhere if not claims.held(store.folder_of(out, key))]
+        self._elsewhere = [key for key in self._elsewhere if key not in free]
+        self._waiting.extend(free)

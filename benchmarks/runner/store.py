@@ -1,0 +1,215 @@
+"""Where runs lie and what their files say. One record.json per run, written last and never changed; merging copies
+finished runs into the committed records and predictions and drops nothing that is there."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import archive
+from benchmarks.errors import InputError
+from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.runner import claims
+
+RECORD = "record.json"
+PREDICTIONS = "predictions.npz"
+CORRUPT = ".corrupt"
+DEPTH = "*/*/*/seed-*"
+
+Identity = tuple[RunKey, str, str]
+
+
+def runs_folder(out: Path) -> Path:
+    """<out>/runs."""
+    return out / "runs"
+
+
+def folder_of(out: Path, key: RunKey) -> Path:
+    """The folder of a run."""
+    return runs_folder(out) / key.folder
+
+
+def check_out(out: Path) -> None:
+    """InputError unless files can be written below ``out``. Nothing is left behind; missing folders are made."""
+    try:
+        runs_folder(out).mkdir(parents=True, exist_ok=True)
+        probe = runs_folder(out) / ".probe"
+        archive.write_bytes(probe, b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot write there ({error.strerror}); choose another folder") from None
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write record.json, in one step and last of all: from here on the run counts."""
+    text = json.dumps(record.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    archive.write_bytes(folder / RECORD, text.encode())
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of a run folder, or None where there is none. InputError where it cannot be trusted."""
+    path = folder / RECORD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete it and run again") from None
+    record = _parse(text, str(path))
+    if not folder.resolve().as_posix().endswith(f"/{record.key.folder}"):
+        raise InputError(f"{path}: field 'key' belongs to {record.key.folder}; delete it and run again")
+    return record
+
+
+def _parse(text: str, where: str) -> RunRecord:
+    try:
+        return RunRecord.from_json(json.loads(text), where)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: truncated or not a run record ({error}); delete it and run again") from None
+
+
+def remove_record(folder: Path) -> None:
+    """Take back a record that no longer speaks, before its run is executed anew."""
+    (folder / RECORD).unlink(missing_ok=True)
+
+
+def written_at(folder: Path) -> float:
+    """When the record was written, seconds since 1970; 0 where there is none."""
+    try:
+        return (folder / RECORD).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def quarantine(folder: Path) -> Path:
+    """Put a corrupt record aside, as record.json.corrupt; returns where it lies now."""
+    aside = folder / f"{RECORD}{CORRUPT}"
+    (folder / RECORD).replace(aside)
+    return aside
+
+
+def clean(folder: Path) -> None:
+    """Remove the temporary files that a killed run left."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def run_folders(out: Path) -> list[Path]:
+    """Every run folder below <out>/runs, with or without a record, sorted."""
+    return sorted(path for path in runs_folder(out).glob(DEPTH) if path.is_dir())
+
+
+def key_of(folder: Path) -> RunKey | None:
+    """The run that a folder is for, by its path; None where the path is not one of a run."""
+    group, method, variant, seed = folder.parts[-4:]
+    parts, number = group.split("."), seed.removeprefix("seed-")
+    if len(parts) != 4 or not number.isdecimal():
+        return None
+    benchmark, protocol, data, profile = parts
+    return RunKey(benchmark, protocol, data, profile, method, variant, int(number))
+
+
+def records(out: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """(folder, record) of every run that has ended. InputError for a record that cannot be trusted."""
+    for folder in run_folders(out):
+        record = read_record(folder)
+        if record is not None:
+            yield folder, record
+
+
+def committed(out: Path, benchmark: str) -> list[RunRecord]:
+    """The merged records of a benchmark, in the order of the file."""
+    path = _lines_path(out, benchmark)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); restore it from version control") from None
+    return [_parse(line, f"{path}:{n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging did: lines added, lines of the same result refreshed, lines in all."""
+
+    added: int = 0
+    refreshed: int = 0
+    total: int = 0
+
+
+def merge(out: Path) -> Merged:
+    """Copy the runs that have ended, failures too, from <out>/runs into <out>/records and <out>/predictions.
+
+    A line is identified by key, digest and digest of predictions. What is there stays; merging twice changes nothing.
+    """
+    by_benchmark: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
+    for folder, record in records(out):
+        by_benchmark[record.key.benchmark].append((folder, record))
+    (out / "records").mkdir(parents=True, exist_ok=True)
+    (out / "predictions").mkdir(exist_ok=True)
+    with claims.locked(out / "records"):
+        parts = [_merge_benchmark(out, name, found) for name, found in sorted(by_benchmark.items())]
+    return Merged(*(sum(getattr(part, name) for part in parts) for name in ("added", "refreshed", "total")))
+
+
+def _merge_benchmark(out: Path, benchmark: str, found: list[tuple[Path, RunRecord]]) -> Merged:
+    lines = {_identity(record): record for record in committed(out, benchmark)}
+    added = {_identity(record): (folder, record) for folder, record in found if _identity(record) not in lines}
+    refreshed = {_identity(r): r for _, r in found if _identity(r) in lines and _is_newer(r, lines)}
+    if added:
+        _merge_predictions(out, benchmark, added)
+    if added or refreshed:
+        lines |= {identity: record for identity, (_, record) in added.items()} | refreshed
+        text = "".join(f"{canonical(lines[identity].to_json())}\n" for identity in sorted(lines))
+        archive.write_bytes(_lines_path(out, benchmark), text.encode())
+    return Merged(len(added), len(refreshed), len(lines))
+
+
+def _identity(record: RunRecord) -> Identity:
+    return record.key, record.digest, record.predictions
+
+
+def _is_newer(record: RunRecord, lines: Mapping[Identity, RunRecord]) -> bool:
+    """Whether the same result was made again after a different one of its key: then it speaks again, so its line takes
+    the new time. Otherwise the line stays as it is, byte for byte."""
+    others = [line for identity, line in lines.items() if identity[0] == record.key and identity != _identity(record)]
+    latest = max((finished_at(line) for line in others), default="")
+    return bool(others) and finished_at(lines[_identity(record)]) < latest < finished_at(record)
+
+
+def finished_at(record: RunRecord) -> str:
+    """When a run ended (ISO 8601, UTC), "" where it is not known."""
+    return str(record.provenance.get("finished_at", ""))
+
+
+def _merge_predictions(out: Path, benchmark: str, added: Mapping[Identity, tuple[Path, RunRecord]]) -> None:
+    path = out / "predictions" / f"{benchmark}.npz"
+    arrays: dict[str, np.ndarray] = archive.read_npz(path) if path.exists() else {}
+    size = len(arrays)
+    for folder, record in added.values():
+        if record.status == "done" and archive.find(arrays, record.key, record.predictions) is None:
+            arrays |= archive.members(record.key, record.predictions, read_predictions(folder, record))
+    if len(arrays) > size:
+        archive.write_npz(path, arrays)
+
+
+def read_predictions(folder: Path, record: RunRecord) -> dict[str, np.ndarray]:
+    """index, target, prediction (and group) of a run, checked against its record."""
+    path = folder / PREDICTIONS
+    arrays = archive.read_npz(path)
+    lacking = [name for name in ("index", "target", "prediction") if name not in arrays]
+    if lacking:
+        raise InputError(f"{path}: array {lacking[0]!r} is missing; delete {RECORD} beside it and run again")
+    if archive.predictions_digest(arrays) != record.predictions:
+        raise InputError(f"{path}: does not fit field 'predictions' of {RECORD}; delete {RECORD} and run again")
+    return arrays
+
+
+def _lines_path(out: Path, benchmark: str) -> Path:
+    return out / "records" / f"{benchmark}.jsonl"

@@ -1,0 +1,74 @@
+"""CMU-MOSEI: sentiment in [-3, 3] of 22,856 utterances from 3,227 videos: language, audio and vision.
+
+Folds of the CMU-MultimodalSDK (2,249 / 300 / 678 videos, none shared); utterances as MMSA, MISA and DMD count them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import twin
+from benchmarks.prepared import Arrangement, Prepared, Writer
+from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
+from benchmarks.tasks import raw_files_unavailable
+from benchmarks.twin import TwinModality, TwinRecipe
+
+_STANDARD = Protocol(
+    name="standard",
+    title="Standard folds (SDK), word-aligned",
+    modalities=(
+        ModalitySpec("language", "text", "text", (), backbone="language_model"),
+        ModalitySpec("audio", "covarep", "tokens", (50, 74), standardise=True),
+        ModalitySpec("vision", "facet", "tokens", (50, 35), standardise=True),
+    ),
+    n_classes=None,
+    counts={"train": 16326, "valid": 1871, "test": 4659},
+    group="video",
+    note="COVAREP 74 and FACET 35, at most 50 words, as MISA and MMSA have them.",
+)
+
+SPEC = BenchmarkSpec(
+    name="cmu_mosei",
+    title="CMU-MOSEI",
+    task="regression",
+    protocols=(_STANDARD,),
+    metrics=("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"),
+    main_metric="mae",
+    citation="Zadeh et al.: Multimodal Language Analysis in the Wild, ACL 2018",
+    licence="terms of CMU MultiComp; the videos belong to their owners",
+    source="https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK",
+    value_range=(-3.0, 3.0),
+    twin_protocol="standard",
+)
+
+TWIN = TwinRecipe(  # values centred and narrower than CMU-MOSI's, as the real ones are
+    seed=6,
+    modalities=(
+        TwinModality("language", 12, 20, gain=(1.5, 1.5, 1.2), private=(0.0, 0.6, 0.6), layout="levels"),
+        TwinModality("audio", 20, 16, gain=(3.0, 1.5, 0.3), private=(0.6, 0.0, 0.0), lag=1),
+        TwinModality("vision", 16, 16, gain=(0.5, 0.8, 1.5), private=(0.0, 0.0, 0.6), lag=2),
+    ),
+    shared=(1.0, 1.0, 1.0),
+    label_noise=0.4,
+    centre=0.15,
+    spread=1.0,
+    sizes=(512, 128, 256),
+    groups=60,
+    distractor=9.0,
+    offset=0.2,
+)
+
+
+def prepare(source: Path, writer: Writer) -> None:
+    """Not available yet: always InputError."""
+    del writer  # nothing is written
+    raise raw_files_unavailable(
+        SPEC, "CMU_MOSEI_TimestampedWords.csd, _COVAREP.csd, _VisualFacet42.csd and _Labels.csd", source
+    )
+
+
+def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
+    """Samples and split of the twin; InputError for real data, which cannot be prepared yet."""
+    if prepared.origin == "twin":
+        return twin.arrange(prepared, protocol, seed)
+    raise raw_files_unavailable(SPEC, "utterances and folds")

@@ -1,0 +1,87 @@
+"""CREMA-D: 7,442 clips of 91 actors who speak 12 sentences in six emotions; audio and face.
+
+There is no official split. The one that everybody uses (OGM-GE, data/CREMAD: 6,698 / 744, no validation set) has all 91
+actors on both sides, against the advice of the data set's author (CREMA-D issue 2). Classes are indexed as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import twin
+from benchmarks.prepared import Arrangement, Prepared, Writer
+from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
+from benchmarks.tasks import raw_files_unavailable
+from benchmarks.twin import TwinModality, TwinRecipe
+
+CLASSES = ("neutral", "happy", "sad", "fear", "disgust", "anger")
+
+_PAPER = Protocol(
+    name="paper",
+    title="Split of the literature, validation cut from training",
+    modalities=(
+        ModalitySpec("audio", "spectrogram", "spectrogram", (188, 257), backbone="resnet18", standardise=True),
+        ModalitySpec("vision", "frames", "frames", (3, 224, 224, 3), backbone="resnet18", standardise=True),
+    ),
+    n_classes=6,
+    classes=CLASSES,
+    counts={"train": 6698, "test": 744},
+    group="actor",
+    groups_shared=True,
+    note="All 91 actors occur in training and in test; validation clips are cut from the 6,698.",
+)
+
+SPEC = BenchmarkSpec(
+    name="crema_d",
+    title="CREMA-D",
+    task="classification",
+    protocols=(
+        _PAPER,
+        replace(
+            _PAPER,
+            name="paper_test_selected",
+            title="Split of the literature, epoch selected on the test set",
+            selection="test",
+            note="All 91 actors occur in training and in test, and the epoch is chosen on the test set.",
+        ),
+        replace(
+            _PAPER,
+            name="speaker_disjoint",
+            title="Five folds by actor",
+            folds=5,
+            counts={"all": 7442},
+            groups_shared=False,
+            note="No actor occurs in two splits of a fold; every clip is tested once.",
+        ),
+    ),
+    metrics=("accuracy", "macro_f1"),
+    main_metric="accuracy",
+    citation="Cao et al.: CREMA-D, IEEE Transactions on Affective Computing 5(4), 2014",
+    licence="Open Database License 1.0",
+    source="https://github.com/CheyneyComputerScience/CREMA-D",
+    twin_protocol="paper",
+)
+
+TWIN = TwinRecipe(  # the face is the stronger side: bursts belong to the voice, the slow course to the face
+    seed=1,
+    modalities=(
+        TwinModality("audio", 20, 16, gain=(2.0, 1.0, 0.2), private=(0.8, 0.0, 0.0)),
+        TwinModality("vision", 16, 20, gain=(0.3, 1.0, 1.0), private=(0.0, 0.6, 0.8), lag=1),
+    ),
+    shared=(1.8, 1.5, 1.8),
+    n_classes=6,
+)
+
+
+def prepare(source: Path, writer: Writer) -> None:
+    """Not available yet: always InputError."""
+    del writer  # nothing is written
+    raise raw_files_unavailable(SPEC, "AudioWAV/*.wav, VideoFlash/*.flv, OGM-GE's train.csv and test.csv", source)
+
+
+def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
+    """Samples and split of the twin; InputError for real data, which cannot be prepared yet."""
+    if prepared.origin == "twin":
+        return twin.arrange(prepared, protocol, seed)
+    raise raw_files_unavailable(SPEC, "clips and lists")

@@ -1,0 +1,265 @@
+"""IntraCED: exchange inside one level, between the shared subspaces of the modalities only.
+
+A level has one shared basis U_sh (d, d_s) and a private basis U_pr (d, d_p) per modality [N]. Everything here works on
+subspace coordinates ``c = h U``: the token itself, ``h U U^T``, is never built, its norm is that of ``c``, and any
+linear map of it that is projected back with ``U U^T`` is a linear map of coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as attention
+
+from clcr.api import LEVELS
+from clcr.config import CLCRConfig
+from clcr.hierarchy import uniform
+
+SHIFT = 1e-6  # keeps the first Cholesky factor real where a basis is nearly dependent
+EVIDENCE_EPS = 1e-5
+POOL_EPS = 1e-6
+UNSELECTED = -1e3  # added to a logit, makes its exponential zero
+
+
+def exact(x: Tensor) -> Tensor:
+    """``x`` in float32 where it is of lower precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """Context for what half precision would spoil."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def orthonormalise(raw: Tensor) -> Tensor:
+    """Orthonormal columns of the same nested spans: (..., d, r) to (..., d, r), r <= d.
+
+    Cholesky-QR twice: the Q of a QR decomposition whose R has a positive diagonal, so that no column changes its sign
+    in the course of training, from batched operations that a GPU runs as single launches.
+    """
+    basis = exact(raw)
+    identity = torch.eye(raw.shape[-1], dtype=basis.dtype, device=basis.device)
+    for shift in (SHIFT, 0.0):
+        gram = basis.mT @ basis
+        if shift:
+            gram = gram + shift * identity * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        factor, _ = torch.linalg.cholesky_ex(gram)
+        basis = torch.linalg.solve_triangular(factor.mT, basis, upper=True, left=False)
+    return basis
+
+
+def project_onto_budget(weight: Tensor, budget: Tensor, mask: Tensor) -> Tensor:
+    """Euclidean projection of ``weight`` onto ``{0 <= alpha <= 1, sum_t alpha_t <= budget}``, masked tokens exactly 0.
+
+    The projection is ``max(weight - theta, 0)``; the cap at 1 never binds, as no weight exceeds 1. The threshold theta
+    is found without gradient by sorting, then once more in a differentiable step from the tokens that remain: exact,
+    and its gradient in ``weight`` and, where the budget binds, in ``budget`` is that of the projection.
+
+    Args:
+        weight: (..., T) in [0, 1], zero at masked tokens.
+        budget: (..., 1), not negative.
+        mask: bool (..., T).
+    """
+    with torch.no_grad():
+        rank = torch.arange(1, weight.shape[-1] + 1, device=weight.device)
+        total = weight.sort(-1, descending=True).values.cumsum(-1)
+        threshold = ((total - budget) / rank).amax(-1, keepdim=True).clamp(min=0)
+        active = ((weight > threshold) & mask).to(weight.dtype)
+        per_token = (threshold > 0) / active.sum(-1, keepdim=True).clamp(min=1)
+    return (weight - ((weight * active).sum(-1, keepdim=True) - budget) * per_token) * active
+
+
+def keep_share(weight: Tensor, share: float, mask: Tensor) -> Tensor:
+    """The projection whose budget lets the given share of the real tokens take part (rounded, at least one).
+
+    Shapes as in ``project_onto_budget``; the threshold is the first weight that is left out.
+    """
+    kept = (share * mask.sum(-1, keepdim=True)).round().clamp(min=1).long().expand(*weight.shape[:-1], 1)
+    ordered = weight.detach().sort(-1, descending=True).values
+    threshold = nn.functional.pad(ordered, (0, 1)).gather(-1, kept)
+    return (weight - threshold).clamp(min=0)
+
+
+class Subspaces(nn.Module):
+    """The bases of all levels and modalities: Stiefel matrices, private inside the complement of shared [N, C].
+
+    Without ``config.orthogonal`` the parameters, which start orthonormal, are used as they are: free linear maps.
+    """
+
+    def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
+        super().__init__()
+        self.rank = config.shared_rank
+        self.orthogonal = config.orthogonal
+        shared = torch.randn(LEVELS, 1, width, config.shared_rank).expand(-1, modalities, -1, -1)
+        private = torch.randn(LEVELS, modalities, width, config.private_rank)
+        start, _ = torch.linalg.qr(torch.cat([shared, private], -1))
+        self.shared = nn.Parameter(start[:, 0, :, : self.rank].clone())
+        self.private = nn.Parameter(start[..., self.rank :].clone())
+
+    def forward(self) -> Tensor:
+        """[U_sh, U_pr] of each level and modality: (L, M, d, d_s + d_p); U_sh is the same for all modalities."""
+        with without_autocast(self.shared):
+            shared = self.shared.unsqueeze(-3).expand(*self.private.shape[:-1], -1)
+            raw = torch.cat([shared, self.private], -1)
+            return orthonormalise(raw) if self.orthogonal else raw
+
+
+class TokenBudget(nn.Module):
+    """Weights alpha of the tokens in the exchange, from the norm of their shared part [N]."""
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__()
+        self.gamma = config.gamma
+        self.share = config.fixed_budget
+        self.scale = nn.Parameter(torch.full((LEVELS,), config.scale_start))
+        self.threshold = nn.Parameter(torch.full((LEVELS,), config.threshold_start))
+        start = torch.logit(torch.full((LEVELS,), config.budget_start), eps=1e-6)
+        self.logit = nn.Parameter(start) if config.budget == "learned" else None
+
+    @property
+    def rho(self) -> Tensor | None:
+        """Learned share of the budget, (L, 1); None where the budget is fixed."""
+        return None if self.logit is None else self.logit.sigmoid().unsqueeze(-1)
+
+    def forward(self, coordinates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Shared coordinates (L, M, B, T, d_s) and mask (M, B, T) to alpha (L, M, B, T) and where the budget binds.
+
+        The second result is bool (L, M, B). A sample with a single real token has nothing to select: alpha = 1.
+        """
+        with without_autocast(coordinates):
+            count = mask.sum(-1, keepdim=True).clamp(min=1)
+            weight = self._weight(coordinates, mask, count)
+            if self.rho is None:
+                alpha = keep_share(weight, self.share, mask)
+            else:
+                budget = self.gamma * self.rho[..., None, None] * count
+                alpha = project_onto_budget(weight, budget, mask)
+            alone = count == 1
+            binds = (alpha < weight).any(-1) & ~alone.squeeze(-1)
+            return torch.where(alone, mask.to(alpha.dtype), alpha), binds
+
+    def _weight(self, coordinates: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+        """Raw weights: evidence standardised over the real tokens of the sample, scaled, squashed; 0 at padding."""
+        evidence = torch.linalg.vector_norm(exact(coordinates), dim=-1)
+        centred = (evidence - (evidence * mask).sum(-1, keepdim=True) / count) * mask
+        variance = centred.square().sum(-1, keepdim=True) / count
+        scale, threshold = (x[..., None, None, None] for x in (self.scale, self.threshold))
+        return torch.sigmoid(scale * centred * torch.rsqrt(variance + EVIDENCE_EPS) - threshold) * mask
+
+
+class Exchange(nn.Module):
+    """Each modality attends to the weighted tokens of the others; projections are shared by the modalities [C]."""
+
+    others: Tensor
+
+    def __init__(self, modalities: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Parameter(uniform(LEVELS, width, 3 * width, fan_in=width))
+        self.output = nn.Parameter(uniform(LEVELS, width, width, fan_in=width))
+        others = [k for m in range(modalities) for k in range(modalities) if k != m]
+        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor, alpha: Tensor) -> Tensor:
+        """Tokens (L, M, B, T, r) and their weights (L, M, B, T) to what the exchange adds: (L, M, B, T, r)."""
+        if x.shape[-4] == 1:
+            return torch.zeros_like(x)
+        projected = (x.flatten(-4, -2) @ self.project).view(*x.shape[:-1], 3, self.heads, -1)
+        query, key, value = projected.unbind(-3)
+        received = weighted_attention(query.transpose(-2, -3), *self._pool(key, value, alpha))
+        received = received.transpose(-2, -3).flatten(-2) * alpha.unsqueeze(-1)
+        return (received.flatten(-4, -2) @ self.output).view(x.shape)
+
+    def _pool(self, key: Tensor, value: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (L, M, B, T, heads, e) to the pool of the others, (L, M, B, heads, (M - 1) T, wide) both.
+
+        After its own entries a key carries what is added to its logits, a value, which is weighted, its weight.
+        """
+        width = aligned(key.shape[-1] + 1)
+        weight = alpha[..., None, None].expand(*key.shape[:-1], width - key.shape[-1])
+        own = torch.cat([key, (weight == 0) * UNSELECTED, weight[..., :1] * value, weight], -1)
+        picked = own.index_select(-5, self.others).view(*own.shape[:-4], -1, *own.shape[-4:])
+        pool = picked.transpose(-5, -4).movedim(-2, -4).flatten(-3, -2)
+        return pool[..., :width], pool[..., width:]
+
+
+def aligned(width: int) -> int:
+    """The next multiple of 4: some devices run fused attention on such widths only."""
+    return -(-width // 4) * 4
+
+
+def weighted_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention whose keys enter with a weight of their own, ``exp(logit - max) * alpha``, normalised [C].
+
+    The weights are those of a softmax, times alpha: as alpha sits in the values and beside them, one ordinary
+    attention gives both the sum and its denominator. An empty pool gives zeros and finite gradients.
+
+    Args:
+        query: (..., T, e).
+        key: (..., N, wide), what stands after e entries is added to the logits of the key.
+        value: (..., N, wide), e values times alpha, then alpha.
+
+    Returns:
+        (..., T, e).
+    """
+    width = query.shape[-1]
+    query = nn.functional.pad(query, (0, key.shape[-1] - width), value=1.0)
+    four_axes = [x.flatten(0, -4) for x in (query, key, value)]  # else it would not run fused
+    mixed = attention(four_axes[0], four_axes[1], four_axes[2], scale=width**-0.5).view(query.shape)
+    return mixed[..., :width] / mixed[..., width : width + 1].clamp(min=POOL_EPS)
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What a level's exchange leaves: coordinates of the tokens and the bases that they refer to.
+
+    shared (L, M, B, T, d_s) after the exchange and private (L, M, B, T, d_p) before it; ``basis``
+    (L, M, d, d_s + d_p), or None where both are plain tokens of width d. alpha (L, M, B, T); binds (L, M, B) or None.
+    """
+
+    shared: Tensor
+    private: Tensor
+    alpha: Tensor
+    basis: Tensor | None = None
+    binds: Tensor | None = None
+
+
+class IntraCED(nn.Module):
+    """Subspaces, token budget and exchange of all levels; private streams take no part [A]."""
+
+    def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
+        super().__init__()
+        self.subspaces = Subspaces(modalities, width, config)
+        self.budget = TokenBudget(config) if config.budget != "dense" else None
+        self.exchange = Exchange(modalities, config.shared_rank, config.heads)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
+        """H (L, M, B, T, d), zero at padding, and mask (M, B, T)."""
+        basis = self.subspaces()
+        coordinates = (h.flatten(-3, -2) @ basis).view(*h.shape[:-1], -1)
+        rank = self.subspaces.rank
+        shared, private = coordinates[..., :rank], coordinates[..., rank:]
+        alpha, binds = everyone(shared, mask), None
+        if self.budget is not None:
+            alpha, binds = self.budget(shared, mask)
+        return Exchanged(shared + self.exchange(shared, alpha), private, alpha, basis, binds)
+
+
+class DenseExchange(nn.Module):
+    """In place of IntraCED (no_intraced): dense cross-modal attention over all tokens of a level, no subspaces."""
+
+    def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
+        super().__init__()
+        self.exchange = Exchange(modalities, width, config.heads)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
+        """As ``IntraCED.forward``."""
+        alpha = everyone(h, mask)
+        return Exchanged(h + self.exchange(h, alpha), h, alpha)
+
+
+def everyone(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Weight 1 for each real token: (L, M, B, T)."""
+    return mask.to(exact(tokens).dtype).expand(tokens.shape[:-1])

@@ -1,0 +1,129 @@
+"""The loss terms besides the task's, one pure function each.
+
+All but ``mix`` read a table of whitened cross-correlations between every private summary and every summary of the
+same batch, made once by ``Correlations.of``. Summaries enter as subspace coordinates (L, M, B, rank).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clcr.intraced import exact, without_autocast
+
+EPS = 1e-8
+
+
+def whiten(x: Tensor, shrinkage: float) -> Tensor:
+    """Centre a batch (..., B, r) and give it unit covariance, so far as its size allows [C].
+
+    With B >= 2 r by a Cholesky factor of the covariance, shrunk towards a multiple of the identity. A smaller batch
+    would be whitened to the same value whatever it holds, and is standardised per coordinate instead. A constant
+    batch gives zeros.
+    """
+    batch, rank = x.shape[-2:]
+    centred = x - x.mean(-2, keepdim=True)
+    degrees = max(batch - 1, 1)
+    if 2 * rank > batch:
+        return centred * torch.rsqrt(centred.square().sum(-2, keepdim=True) / degrees + EPS)
+    covariance = centred.mT @ centred / degrees
+    spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    identity = torch.eye(rank, dtype=x.dtype, device=x.device)
+    shrunk = torch.lerp(covariance, spread * identity, shrinkage) + EPS * identity
+    factor: Tensor = torch.linalg.cholesky_ex(shrunk).L
+    return torch.linalg.solve_triangular(factor.mT, centred, upper=True, left=False)
+
+
+def cross_correlation(x: Tensor, y: Tensor, shrinkage: float = 0.1) -> Tensor:
+    """``||C||_F^2 / min(d_x, d_y)`` of the whitened batches (..., B, d_x) and (..., B, d_y): (...) [N, C].
+
+    C is their cross-covariance. Finite for a batch of one, constant features and a batch smaller than the rank.
+    """
+    cross = whiten(x, shrinkage).mT @ whiten(y, shrinkage) / max(x.shape[-2] - 1, 1)
+    return cross.square().sum((-2, -1)) / min(x.shape[-1], y.shape[-1])
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Whitened cross-correlations (L, M, L, M): private summaries against private ones, and against shared ones.
+
+    Zero, without gradient, where the batch is too small to tell dependence from chance: smaller than twice the lower
+    rank of the pair, as independent summaries give about rank / (B - 1) [C].
+    """
+
+    private: Tensor
+    shared: Tensor
+
+    @classmethod
+    def of(cls, shared: Tensor, private: Tensor, shrinkage: float) -> Correlations:
+        """From the coordinates (L, M, B, d_s) and (L, M, B, d_p) of a batch."""
+        levels, modalities, batch, rank = private.shape
+        ranks = (rank, min(rank, shared.shape[-1]))
+        skip = [batch < 2 * lower for lower in ranks]
+        axes = (levels, modalities, levels, modalities)
+        if all(skip):
+            return cls(exact(shared).new_zeros(axes), exact(shared).new_zeros(axes))
+        with without_autocast(shared):
+            own, foreign = cls._grams(exact(shared), exact(private), shrinkage)
+            # ||X^T Y||_F^2 = <X X^T, Y Y^T>: all pairs of summaries at once, also of different rank
+            tables = [(own @ gram.mT).view(axes) / lower for gram, lower in zip((own, foreign), ranks, strict=True)]
+        return cls(*(torch.zeros_like(x) if small else x for x, small in zip(tables, skip, strict=True)))
+
+    @staticmethod
+    def _grams(shared: Tensor, private: Tensor, shrinkage: float) -> tuple[Tensor, ...]:
+        """Inner products of the samples of each whitened summary, private and shared: (L M, B B)."""
+        if shared.shape == private.shape:
+            white = [whiten(torch.stack([private, shared]), shrinkage)]
+        else:
+            white = [whiten(x, shrinkage).unsqueeze(0) for x in (private, shared)]
+        grams = torch.cat([x @ x.mT for x in white]) / max(shared.shape[-2] - 1, 1)
+        return grams.flatten(1, 2).flatten(2).unbind(0)
+
+
+def intra(correlations: Correlations) -> Tensor:
+    """L_Intra [N]: private parts of different modalities in a level, plus private against shared of one modality."""
+    modalities = correlations.private.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    own = correlations.shared.diagonal(dim1=0, dim2=2).diagonal(dim1=0, dim2=1)
+    return _off_diagonal_mean(modalities) + own.mean()
+
+
+def private_redundancy(correlations: Correlations) -> Tensor:
+    """L_pr [N]: private parts of one modality in different levels."""
+    return _off_diagonal_mean(correlations.private.diagonal(dim1=1, dim2=3).permute(2, 0, 1))
+
+
+def shared_private(correlations: Correlations) -> Tensor:
+    """L_sp [N]: private part of a level against the shared parts of the other levels, one modality."""
+    return _off_diagonal_mean(correlations.shared.diagonal(dim1=1, dim2=3).permute(2, 0, 1))
+
+
+def mix(omega: Tensor, shared: Tensor) -> Tensor:
+    """L_mix [N]: the joint weight of levels whose summaries point apart, ``relu(-cos) omega_l omega_k``, l != k [C].
+
+    omega (B, L); summaries s (L, M, B, d), which receive no gradient: otherwise the levels, not their weights, would
+    answer. A level agrees with itself, so that the diagonal is zero.
+    """
+    level = functional.normalize(exact(shared.detach()).mean(1), dim=-1).transpose(0, 1)
+    with without_autocast(shared):
+        conflict = (-(level @ level.mT)).relu()
+        return (omega.unsqueeze(1) @ conflict @ omega.unsqueeze(2)).mean()
+
+
+def effective_rank(coordinates: Tensor) -> Tensor:
+    """Participation ratio ``(sum lambda)^2 / sum lambda^2`` of a batch's covariance: (..., B, r) to (...) [C]."""
+    centred = exact(coordinates.detach())
+    centred = centred - centred.mean(-2, keepdim=True)
+    with without_autocast(centred):
+        covariance = centred.mT @ centred
+    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return trace.square() / covariance.square().sum((-2, -1)).clamp(min=torch.finfo(trace.dtype).tiny)
+
+
+def _off_diagonal_mean(x: Tensor) -> Tensor:
+    """Mean of the entries off the diagonal of (..., n, n); 0 for n = 1."""
+    size = x.shape[-1]
+    total = (x * (1 - torch.eye(size, dtype=x.dtype, device=x.device))).sum((-2, -1))
+    return total.mean() / max(size * (size - 1), 1)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import fake_engine
+import pytest
+
+from benchmarks.errors import InputError
+from benchmarks.record import RunKey
+from benchmarks.runner import claims, launch, plan, store
+from benchmarks.runner.launch import Crew, Event, Result
+from benchmarks.runner.plan import Place
+
+KEY = RunKey("cmu_mosi", "aligned", "twin", "tiny", "quick", "full", 0)
+HERE = str(Path(__file__).parent)
+RUNNER = """
+import sys
+from pathlib import Path
+from benchmarks.record import RunKey
+from benchmarks.runner.launch import Crew, local
+from benchmarks.runner.plan import Place
+folder, workers, methods = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",")
+keys = [RunKey("cmu_mosi", "aligned", "twin", "tiny", m, "full", s) for m in methods for s in range(int(sys.argv[4]))]
+def told(event):
+    if event.kind in ("start", "end"):
+        print(event.kind, event.key, event.result.state if event.result else "", flush=True)
+local(keys, Place(folder, folder / "cache"), Crew(workers, engine="fake_engine"), told)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _engine_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", HERE)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, tmp_path / "cache")
+
+
+def keys(*methods: str, seeds: int = 1) -> list[RunKey]:
+    return [replace(KEY, method=method, seed=seed) for method in methods for seed in range(seeds)]
+
+
+def go(
+    runs: list[RunKey], place: Place, workers: int = 1, listen: Callable[[Event], None] = lambda event: None
+) -> dict[str, Result]:
+    crew = Crew(workers, engine="fake_engine")
+    return {f"{r.key.method}-{r.key.seed}": r for r in launch.local(runs, place, crew, listen)}
+
+
+def runner(folder: Path, workers: int, methods: str, seeds: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUNNER, str(folder), str(workers), methods, str(seeds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def until(holds: Callable[[], bool], what: str, limit_s: float = 20) -> None:
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_runs_are_executed_once_and_their_records_written_last(place: Place) -> None:
+    events: list[Event] = []
+    results = go(keys("quick", seeds=4), place, workers=2, listen=events.append)
+    assert [r.state for r in results.values()] == ["done"] * 4
+    assert len(fake_engine.executed(place.cache)) == 4
+    for key in keys("quick", seeds=4):
+        folder = store.folder_of(place.out, key)
+        record = store.read_record(folder)
+        assert record is not None
+        assert store.read_predictions(folder, record)
+        assert not (folder / claims.CLAIM).exists()
+    kinds = [event.kind for event in events if event.kind != "tick"]
+    assert (kinds.count("start"), kinds.count("end")) == (4, 4)
+    assert all(event.share == 0.5 for event in events if event.kind == "progress")
+
+
+def test_what_is_done_already_is_kept(place: Place) -> None:
+    go(keys("quick"), place)
+    assert go(keys("quick"), place)["quick-0"].state == "kept"
+    other = replace(place, overrides=("training.lr=1",))
+    assert go(keys("quick"), other)["quick-0"].state == "done"
+    assert len(fake_engine.executed(place.cache)) == 2
+
+
+def test_failures_become_records_and_do_not_stop_the_others(place: Place) -> None:
+    results = go(keys("raises", "not_finite", "refused", "quick"), place)
+    assert {name: r.state for name, r in results.items()} == {
+        "raises-0": "failed",
+        "not_finite-0": "failed",
+        "refused-0": "refused",
+        "quick-0": "done",
+    }
+    assert results["raises-0"].error == "RuntimeError: the method broke"
+    record = store.read_record(store.folder_of(place.out, keys("raises")[0]))
+    assert record is not None
+    assert (record.status, record.error) == ("failed", "RuntimeError: the method broke")
+    assert record.what == {"config": [], "engine": "fake"}
+    assert not store.folder_of(place.out, keys("refused")[0]).exists()
+    assert results["refused-0"].error == "fake.yaml: field 'x' is wrong; mend it"
+
+
+def test_a_run_whose_worker_dies_is_tried_once_more(place: Place) -> None:
+    events: list[Event] = []
+    results = go(keys("dies_once", "dies", "quick"), place, listen=events.append)
+    assert [results[name].state for name in ("dies_once-0", "dies-0", "quick-0")] == ["done", "failed", "done"]
+    assert fake_engine.executed(place.cache).count(str(keys("dies")[0])) == launch.ATTEMPTS
+    record = store.read_record(store.folder_of(place.out, keys("dies")[0]))
+    assert record is not None
+    assert "killed by SIGKILL" in record.error
+    assert record.what["engine"] == "fake"
+    assert [event.kind for event in events].count("retry") == 2
+    assert not list(place.out.rglob(claims.CLAIM))
+
+
+def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
+    with pytest.raises(InputError, match="No module named 'no_engine'") as caught:
+        launch.local(keys("quick"), place, Crew(1, engine="no_engine"), lambda event: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_runners_on_one_folder_execute_nothing_twice(place: Place) -> None:
+    runners = [runner(place.out, 2, "slow,raises", 4) for _ in range(2)]
+    told = [process.communicate(timeout=60)[0] for process in runners]
+    assert [process.returncode for process in runners] == [0, 0]
+    executed = fake_engine.executed(place.cache)
+    assert sorted(executed) == sorted(map(str, keys("slow", "raises", seeds=4)))
+    for lines in told:
+        assert lines.count("end ") == 8
+        assert lines.count(" failed") == 4
+        assert "start" in lines
+
+
+def test_workers_die_with_their_runner_and_the_next_one_takes_over(place: Place) -> None:
+    process = runner(place.out, 2, "endless", 2)
+    assert process.stdout is not None
+    folders = [store.folder_of(place.out, key) for key in keys("endless", seeds=2)]
+    until(lambda: len(fake_engine.executed(place.cache)) == 2, "both runs start")
+    owners = [claims.owner(folder) for folder in folders]
+    process.kill()
+    process.communicate()
+    until(lambda: not any(claims.held(folder) for folder in folders), "the workers die", 5)
+    assert all(owner and claims._started(owner.pid) != owner.started for owner in owners)
+    assert claims.acquire(folders[0])
+
+
+def test_ctrl_c_ends_the_workers_and_gives_their_claims_back(place: Place) -> None:
+    process = runner(place.out, 1, "quick,endless", 1)
+    until(lambda: len(fake_engine.executed(place.cache)) == 2, "the endless run starts")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert not list(place.out.rglob(claims.CLAIM))
+    assert store.read_record(store.folder_of(place.out, keys("quick")[0])) is not None
+
+
+def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    environment = launch._environment()
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    crew = Crew(2, ("cpu", "cuda:0"), "fake_engine")
+    launch.local(keys("slow", seeds=2), place, crew, lambda event: None)
+    records = [store.read_record(store.folder_of(place.out, key)) for key in keys("slow", seeds=2)]
+    assert {record.provenance["device"] for record in records if record} == {"cpu", "cuda:0"}
+
+
+def test_launchers_resolve_and_a_wrong_name_is_refused() -> None:
+    for name in launch.LAUNCHERS:
+        assert callable(launch.launcher(name))
+    with pytest.raises(InputError, match="did you mean 'local'"):
+        launch.launcher("lokal")
+
+
+def test_state_of_a_run_that_is_being_executed_is_running(place: Place) -> None:
+    folder = store.folder_of(place.out, KEY)
+    assert claims.acquire(folder)
+    (planned,) = plan.plan([KEY], place, "fake_engine")
+    assert planned.state == "running"
+    assert json.loads((folder / claims.CLAIM).read_text())["pid"] == os.getpid()

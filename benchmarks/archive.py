@@ -61,15 +61,15 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, npz_bytes(arrays))
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz without pickles; InputError where it cannot be read."""
+def read_npz(path: Path, remedy: str = "restore it from version control") -> dict[str, np.ndarray]:
+    """All arrays of an .npz without pickles; InputError, with the remedy, where it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; run again") from None
+        raise InputError(f"{path}: missing; {remedy}") from None
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: truncated or not a plain .npz ({error}); delete it and run again") from None
+        raise InputError(f"{path}: truncated or not a plain .npz ({error}); {remedy}") from None
 
 
 def samples_digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -9,9 +9,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +20,7 @@ from benchmarks.errors import InputError
 if TYPE_CHECKING:
     from benchmarks.console import Console
     from benchmarks.record import RunKey
-    from benchmarks.runner.launch import Result
+    from benchmarks.runner.launch import Crew, Result
     from benchmarks.runner.plan import Place, Planned, Selection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,19 +95,23 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--source", metavar="DIR", help="folder of the published files (default: $CLCR_DATA)")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
-    _add_run_options(running)
+    running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables")
     reporting.add_argument("--only", metavar="PART", help="make one part alone, for example tables")
     reporting.add_argument("--partial", action="store_true", help="show tables that lack runs and name what they lack")
-    for sub in (planning, running, status, reporting):
+    searching = command("search", _search, "hyper-parameter search on validation data, one budget for every method")
+    searching.add_argument("--trials", type=int, default=12, metavar="N", help="trials a method (default: 12)")
+    searching.add_argument("--folds", type=int, default=1, metavar="N", help="folds that score a trial (default: 1)")
+    _add_workers(searching)
+    for sub in (planning, running, status, reporting, searching):
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per core, or per GPU)")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where workers compute")
 
@@ -219,7 +223,7 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     total = sum(times) if len(times) == len(to_do) else None
     console.data({"count": len(planned), "to_do": len(to_do), "predicted_s": total, "notes": notes,
                   "runs": [_row(run) for run in planned]})  # fmt: skip
-    _tell(console, notes)
+    console.notes(notes)
     rows = [(str(r.key), r.state, duration(r.predicted_s), size(r.predicted_memory_bytes)) for r in planned]
     console.table("runs", ("run", "state", "time", "memory"), rows)
     unknown = f", {len(to_do) - len(times)} of unknown time" if len(times) < len(to_do) else ""
@@ -227,26 +231,19 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _tell(console: Console, notes: Sequence[str]) -> None:
-    for note in notes:
-        console.note(note)
-
-
 def _run(args: argparse.Namespace, console: Console) -> int:
     from benchmarks.console import Watch
     from benchmarks.runner import launch, plan, store
 
-    if args.workers is not None and args.workers < 1:
-        raise InputError(f"--workers {args.workers}: must be at least 1")
-    launcher, devices = launch.launcher(args.launcher), launch.devices(args.device)
+    launcher = launch.launcher(args.launcher)
+    crew = _crew(args)
     place = _place(args)
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)
     store.check_out(place.out)
-    _tell(console, notes)
+    console.notes(notes)
     to_do = [run for run in plan.plan(keys, place, heal=console.note) if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    crew = launch.Crew(args.workers or launch.default_workers(devices), devices)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher([run.key for run in to_do], place, crew, watch) if to_do else []
@@ -255,6 +252,15 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             print(f"clcr: interrupted with {done} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
             return INTERRUPTED
     return _finish(console, len(keys) - len(to_do), results)
+
+
+def _crew(args: argparse.Namespace) -> Crew:
+    from benchmarks.runner import launch
+
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers {args.workers}: must be at least 1")
+    devices = launch.devices(args.device)
+    return launch.Crew(args.workers or launch.default_workers(devices), devices)
 
 
 def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
@@ -277,7 +283,7 @@ def _status(args: argparse.Namespace, console: Console) -> int:
     place = _place(args)
     if any(getattr(args, name) is not None for name in SELECTION):
         keys, notes = plan.select(_selection(args), place.cache)
-        _tell(console, notes)
+        console.notes(notes)
     else:
         keys = [key for key in map(store.key_of, store.run_folders(place.out)) if key is not None]
     planned = plan.plan(keys, place)
@@ -305,8 +311,7 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     built = report.build(place.out, args.only, args.partial, matches, _stale(place, matches, console))
     files, holes = [str(path) for path in built.files], [str(hole) for hole in built.holes]
     console.data({"merged": asdict(merged), "files": files, "holes": holes})
-    for hole in holes:
-        console.note(f"missing: {hole}")
+    console.notes([f"missing: {hole}" for hole in holes])
     if given:
         console.sections(built.tables)
     console.say(f"wrote {len(files)} files below {place.out}")
@@ -321,6 +326,32 @@ def _stale(place: Place, matches: Callable[[RunKey], bool], console: Console) ->
     except ImportError as error:
         console.note(f"stale runs are not looked for: {error.name} is not installed")
         return set()
+
+
+def _search(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.runner import plan, search, store
+
+    crew, place = _crew(args), _place(args)
+    keys, notes = plan.select(_selection(args), place.cache)
+    plan.check_configs(keys, place)
+    budget = search.Budget(args.trials, args.folds)
+    store.check_out(place.out)
+    console.notes(notes)
+
+    def tell(line: Mapping[str, Any]) -> None:
+        found = line["error"] or f"{line['metric']} {line['value']:.4f}"
+        console.note(f"{line['benchmark']} {line['method']} trial {line['trial']}: {found}")
+
+    options = plan.options(replace(place, device=crew.devices[0]))
+    tuned = search.search(keys, options, budget, crew.workers, tell)
+    console.data({"tuned": tuned})
+    for group, methods in tuned.items():
+        rows = [
+            (method, ", ".join(f"{k}={v}" for k, v in best.items()) or "as the profile")
+            for method, best in methods.items()
+        ]
+        console.table(group, ("method", "best trial"), rows)
+    return 0
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ class Console:
         if not self.quiet:
             print(" ".join(text.split()), file=sys.stderr)
 
+    def notes(self, texts: Sequence[str]) -> None:
+        """Several notes, a line each."""
+        for text in texts:
+            self.note(text)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for people: drawn on a terminal, aligned text elsewhere."""
         if self.as_json or self.quiet:

@@ -7,10 +7,12 @@ needs no hub. transformers is imported only when a model is really read.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,16 +51,26 @@ def hidden_states(
     clean = normalise(texts)
     digest = states_digest(clean, model, max_tokens)
     folder = None if cache is None else Path(cache) / "language" / digest[:16]
-    found = None if folder is None else _cached(folder)
-    if found is None:
-        states, lengths = _compute(clean, model, max_tokens)
-        if folder is None:
-            return states, lengths, digest
-        with Writer(folder, "language") as writer:
-            writer.add("states", states, lengths=lengths)
-            writer.samples({"tokens": lengths})
-        found = load(folder)
+    if folder is None:
+        return *_compute(clean, model, max_tokens), digest
+    with _alone(folder):  # of many workers on a cold cache one computes, the others wait and read
+        found = _cached(folder)
+        if found is None:
+            states, lengths = _compute(clean, model, max_tokens)
+            with Writer(folder, "language") as writer:
+                writer.add("states", states, lengths=lengths)
+                writer.samples({"tokens": lengths})
+            found = load(folder)
     return found.array("states"), found.lengths["states"], digest
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock beside a folder; the system frees it however its holder ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _cached(folder: Path) -> Prepared | None:

@@ -38,8 +38,8 @@ class Summarise(nn.Module):
         pooled = self.pool_shared(tokens.shared, mask), self.pool_private(tokens.private, mask)
         shared, private = pooled
         if tokens.basis is not None:
-            rank = shared.shape[-1]
-            shared, private = shared @ tokens.basis[..., :rank].mT, private @ tokens.basis[..., rank:].mT
+            lifts = torch.split(tokens.basis.mT, [shared.shape[-1], private.shape[-1]], -2)
+            shared, private = shared @ lifts[0], private @ lifts[1]
         return Summaries(self.norm_shared(shared), self.norm_private(private), *pooled)
 
 

@@ -17,7 +17,7 @@ from clcr.api import LEVELS
 from clcr.config import CLCRConfig
 from clcr.hierarchy import uniform
 
-SHIFT = 1e-6  # keeps the first Cholesky factor real where a basis is nearly dependent
+SHIFT = 1e-6  # keeps the first Cholesky factor real where columns, of about unit norm, are nearly dependent
 EVIDENCE_EPS = 1e-5
 POOL_EPS = 1e-6
 UNSELECTED = -1e3  # added to a logit, makes its exponential zero
@@ -25,7 +25,7 @@ UNSELECTED = -1e3  # added to a logit, makes its exponential zero
 
 def exact(x: Tensor) -> Tensor:
     """``x`` in float32 where it is of lower precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.float() if x.element_size() < 4 else x
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
@@ -42,10 +42,7 @@ def orthonormalise(raw: Tensor) -> Tensor:
     basis = exact(raw)
     identity = torch.eye(raw.shape[-1], dtype=basis.dtype, device=basis.device)
     for shift in (SHIFT, 0.0):
-        gram = basis.mT @ basis
-        if shift:
-            gram = gram + shift * identity * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        factor, _ = torch.linalg.cholesky_ex(gram)
+        factor, _ = torch.linalg.cholesky_ex(torch.add(basis.mT @ basis, identity, alpha=shift))
         basis = torch.linalg.solve_triangular(factor.mT, basis, upper=True, left=False)
     return basis
 
@@ -90,13 +87,14 @@ class Subspaces(nn.Module):
 
     def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
         super().__init__()
-        self.rank = config.shared_rank
+        self.ranks = [config.shared_rank, config.private_rank]
         self.orthogonal = config.orthogonal
         shared = torch.randn(LEVELS, 1, width, config.shared_rank).expand(-1, modalities, -1, -1)
         private = torch.randn(LEVELS, modalities, width, config.private_rank)
         start, _ = torch.linalg.qr(torch.cat([shared, private], -1))
-        self.shared = nn.Parameter(start[:, 0, :, : self.rank].clone())
-        self.private = nn.Parameter(start[..., self.rank :].clone())
+        shared, private = torch.split(start, self.ranks, -1)
+        self.shared = nn.Parameter(shared[:, 0].clone())
+        self.private = nn.Parameter(private.clone())
 
     def forward(self) -> Tensor:
         """[U_sh, U_pr] of each level and modality: (L, M, d, d_s + d_p); U_sh is the same for all modalities."""
@@ -124,18 +122,18 @@ class TokenBudget(nn.Module):
         return None if self.logit is None else self.logit.sigmoid().unsqueeze(-1)
 
     def forward(self, coordinates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Shared coordinates (L, M, B, T, d_s) and mask (M, B, T) to alpha (L, M, B, T) and where the budget binds.
+        """Shared coordinates (L, M, B, T, d_s), zero at padding, and mask (M, B, T) to alpha (L, M, B, T).
 
-        The second result is bool (L, M, B). A sample with a single real token has nothing to select: alpha = 1.
+        The second result tells where the budget binds, bool (L, M, B). A sample with a single real token has nothing
+        to select: alpha = 1.
         """
         with without_autocast(coordinates):
             count = mask.sum(-1, keepdim=True).clamp(min=1)
-            weight = self._weight(coordinates, mask, count)
-            if self.rho is None:
+            weight, rho = self._weight(coordinates, mask, count), self.rho
+            if rho is None:
                 alpha = keep_share(weight, self.share, mask)
             else:
-                budget = self.gamma * self.rho[..., None, None] * count
-                alpha = project_onto_budget(weight, budget, mask)
+                alpha = project_onto_budget(weight, self.gamma * rho[..., None, None] * count, mask)
             alone = count == 1
             binds = (alpha < weight).any(-1) & ~alone.squeeze(-1)
             return torch.where(alone, mask.to(alpha.dtype), alpha), binds
@@ -143,10 +141,10 @@ class TokenBudget(nn.Module):
     def _weight(self, coordinates: Tensor, mask: Tensor, count: Tensor) -> Tensor:
         """Raw weights: evidence standardised over the real tokens of the sample, scaled, squashed; 0 at padding."""
         evidence = torch.linalg.vector_norm(exact(coordinates), dim=-1)
-        centred = (evidence - (evidence * mask).sum(-1, keepdim=True) / count) * mask
+        centred = (evidence - evidence.sum(-1, keepdim=True) / count) * mask  # the evidence of padding is zero
         variance = centred.square().sum(-1, keepdim=True) / count
         scale, threshold = (x[..., None, None, None] for x in (self.scale, self.threshold))
-        return torch.sigmoid(scale * centred * torch.rsqrt(variance + EVIDENCE_EPS) - threshold) * mask
+        return torch.sigmoid(scale * torch.rsqrt(variance + EVIDENCE_EPS) * centred - threshold) * mask
 
 
 class Exchange(nn.Module):
@@ -182,7 +180,8 @@ class Exchange(nn.Module):
         own = torch.cat([key, (weight == 0) * UNSELECTED, weight[..., :1] * value, weight], -1)
         picked = own.index_select(-5, self.others).view(*own.shape[:-4], -1, *own.shape[-4:])
         pool = picked.transpose(-5, -4).movedim(-2, -4).flatten(-3, -2)
-        return pool[..., :width], pool[..., width:]
+        key, value = torch.split(pool, width, -1)
+        return key, value
 
 
 def aligned(width: int) -> int:
@@ -208,7 +207,8 @@ def weighted_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query = nn.functional.pad(query, (0, key.shape[-1] - width), value=1.0)
     four_axes = [x.flatten(0, -4) for x in (query, key, value)]  # else it would not run fused
     mixed = attention(four_axes[0], four_axes[1], four_axes[2], scale=width**-0.5).view(query.shape)
-    return mixed[..., :width] / mixed[..., width : width + 1].clamp(min=POOL_EPS)
+    total, weight, _ = torch.split(mixed, [width, 1, mixed.shape[-1] - width - 1], -1)
+    return total / weight.clamp(min=POOL_EPS)
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,7 @@ class IntraCED(nn.Module):
         """H (L, M, B, T, d), zero at padding, and mask (M, B, T)."""
         basis = self.subspaces()
         coordinates = (h.flatten(-3, -2) @ basis).view(*h.shape[:-1], -1)
-        rank = self.subspaces.rank
-        shared, private = coordinates[..., :rank], coordinates[..., rank:]
+        shared, private = torch.split(coordinates, self.subspaces.ranks, -1)
         alpha, binds = everyone(shared, mask), None
         if self.budget is not None:
             alpha, binds = self.budget(shared, mask)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from clcr.intraced import exact, without_autocast
 
-EPS = 1e-8
+EPS = 1e-7
 
 
 def whiten(x: Tensor, shrinkage: float) -> Tensor:
@@ -30,11 +30,11 @@ def whiten(x: Tensor, shrinkage: float) -> Tensor:
     if 2 * rank > batch:
         return centred * torch.rsqrt(centred.square().sum(-2, keepdim=True) / degrees + EPS)
     covariance = centred.mT @ centred / degrees
-    spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + EPS
     identity = torch.eye(rank, dtype=x.dtype, device=x.device)
-    shrunk = torch.lerp(covariance, spread * identity, shrinkage) + EPS * identity
-    factor: Tensor = torch.linalg.cholesky_ex(shrunk).L
-    return torch.linalg.solve_triangular(factor.mT, centred, upper=True, left=False)
+    factor = torch.linalg.cholesky_ex(torch.lerp(covariance, spread * identity, shrinkage)).L
+    white: Tensor = torch.linalg.solve_triangular(factor.mT, centred, upper=True, left=False)
+    return white
 
 
 def cross_correlation(x: Tensor, y: Tensor, shrinkage: float = 0.1) -> Tensor:
@@ -125,5 +125,5 @@ def effective_rank(coordinates: Tensor) -> Tensor:
 def _off_diagonal_mean(x: Tensor) -> Tensor:
     """Mean of the entries off the diagonal of (..., n, n); 0 for n = 1."""
     size = x.shape[-1]
-    total = (x * (1 - torch.eye(size, dtype=x.dtype, device=x.device))).sum((-2, -1))
-    return total.mean() / max(size * (size - 1), 1)
+    total = (x * (1 - torch.eye(size, dtype=x.dtype, device=x.device))).sum()
+    return total / (x.numel() - x.numel() // size or 1)

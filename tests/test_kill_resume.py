@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from benchmarks import cli
 from benchmarks.runner import claims, store
 
+T = TypeVar("T")
 EPOCHS = ["--set", "training.epochs=6"]
 SWEEP = ["--benchmark", "crema_d", "--data", "twin", "--method", "late_fusion,ogm_ge", "--seeds", "0-1", *EPOCHS]
 RUNS = 4
@@ -51,11 +53,12 @@ def working(out: Path) -> list[claims.Claim]:
     return [owner for folder in claimed(out) if (owner := claims.owner(folder)) is not None]
 
 
-def until(holds: Callable[[], object], what: str) -> None:
+def until(holds: Callable[[], T], what: str) -> T:
     deadline = time.monotonic() + 120
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
+    return found
 
 
 def results(out: Path) -> dict[str, bytes]:
@@ -78,8 +81,8 @@ def test_a_sweep_that_was_killed_twice_ends_like_an_undisturbed_one(tmp_path: Pa
     assert 0 < len(before) < RUNS
 
     runner = start(killed, 1)
-    until(lambda: working(killed), "the next runner goes on")
-    os.kill(working(killed)[0].pid, signal.SIGKILL)
+    worker = until(lambda: working(killed), "the next runner goes on")[0]
+    os.kill(worker.pid, signal.SIGKILL)
     counts = finished(runner)
     assert (counts["kept"], counts["done"], counts["failed"]) == (len(before), RUNS - len(before), 0)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from baselines import CLCR_VARIANTS, METHODS
-from benchmarks.report.collect import FULL, OURS, Collected, Group, Row, label, row_name
+from baselines import CLCR_VARIANTS
+from benchmarks.report.collect import FULL, OURS, Collected, Group, Row, label
 from benchmarks.report.compare import Contrast, contrasts, in_words
 from benchmarks.report.layout import (
     DASH,
@@ -54,18 +54,10 @@ def ablation_table(collected: Collected, published: Published) -> Table:
     return Table("ablation", "Ablations", INTRO, parts, pd.DataFrame(rows), empty)
 
 
-def variants_of(group: Group, method: str) -> list[str]:
-    """Variants that were tried besides the full form, in the order of the paper, others behind them."""
-    row = row_name(method)
-    known = CLCR_VARIANTS if method == OURS else METHODS[row].variants if row in METHODS else ()
-    tried = {variant for m, variant in group.tried if m == method and variant != FULL}
-    return [v for v in known if v in tried] + sorted(tried - set(known))
-
-
 def _family(group: Group, method: str) -> list[Contrast]:
-    """All variants against the full form on the main metric: one family."""
-    pairs = [((method, variant), (method, FULL)) for variant in variants_of(group, method)]
-    return contrasts(group, group.spec.main_metric, pairs)
+    """All variants that were tried, in the paper's order, against the full form on the main metric: one family."""
+    rows = sorted((row for row in group.tried if row[0] == method and row[1] != FULL), key=group.row_order)
+    return contrasts(group, group.spec.main_metric, [(row, (method, FULL)) for row in rows])
 
 
 def _section(group: Group, method: str, found: Sequence[Contrast], published: Published) -> Section:

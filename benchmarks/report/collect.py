@@ -142,6 +142,12 @@ class Group:
             method,
         )
 
+    def row_order(self, row: Row) -> tuple[tuple[int, int, str], int, str]:
+        """Place of a row: its method, then the paper's order of variants, unknown ones behind them."""
+        method, variant = row
+        known = METHODS[row_name(method)].variants if row_name(method) in METHODS else ()
+        return self.method_order(method), known.index(variant) if variant in known else len(known), variant
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -262,7 +268,6 @@ def find_holes(records: list[RunRecord], stale: Collection[RunKey], spec: Benchm
     its full variant must have them too (it may have more).
     """
     group = GroupKey.of(records[0].key)
-    protocol = spec.protocol(group.protocol)
     holes = [
         Hole(group, r.key.method, r.key.variant, r.key.seed, why) for r in records if (why := _lack(r, stale, spec))
     ]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from benchmarks.report.collect import FULL, Collected, Group, Row
+from benchmarks.report.collect import Collected, Group, Row
 from benchmarks.report.layout import DATA, Cell, Section, Table, about, lacks, name_of, number
 from benchmarks.report.tables import identity
 
@@ -40,7 +40,7 @@ def cost_table(collected: Collected) -> Table:
 
 def _costs(group: Group) -> Iterator[tuple[Row, Cost]]:
     found = {(str(m), str(v)): runs for (m, v), runs in group.runs.groupby(["method", "variant"])}
-    for row in sorted(found, key=lambda r: (group.method_order(r[0]), r[1] != FULL, r[1])):
+    for row in sorted(found, key=group.row_order):
         runs, times = found[row], found[row]["time_s"].astype(float)
         yield (
             row,

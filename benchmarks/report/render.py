@@ -142,8 +142,11 @@ def csv(table: Table) -> str:
 
 
 def terminal(section: Section, title: str = "") -> RichTable:
-    """A section for ``rich.console.Console.print``; its notes are the caption."""
-    shown = RichTable(title=escape_markup(f"{title}{section.title}"), caption=escape_markup("\n".join(section.notes)))
+    """A section for ``rich.console.Console.print``; what it is and what can be concluded stand below it."""
+    said = "\n".join((" ".join(section.facts), *section.notes))
+    shown = RichTable(
+        title=escape_markup(f"{title}{section.title}"), caption=escape_markup(said), caption_justify="left"
+    )
     for name, right in zip(section.columns, _numeric(section), strict=True):
         shown.add_column(escape_markup(name), justify="right" if right else "left")
     for row in section.rows:

@@ -201,13 +201,13 @@ def _merge_predictions(out: Path, benchmark: str, added: Mapping[Identity, tuple
 
 def read_predictions(folder: Path, record: RunRecord) -> dict[str, np.ndarray]:
     """index, target, prediction (and group) of a run, checked against its record."""
-    path = folder / PREDICTIONS
-    arrays = archive.read_npz(path)
+    path, remedy = folder / PREDICTIONS, f"delete {RECORD} beside it and run again"
+    arrays = archive.read_npz(path, remedy)
     lacking = [name for name in ("index", "target", "prediction") if name not in arrays]
     if lacking:
-        raise InputError(f"{path}: array {lacking[0]!r} is missing; delete {RECORD} beside it and run again")
+        raise InputError(f"{path}: array {lacking[0]!r} is missing; {remedy}")
     if archive.predictions_digest(arrays) != record.predictions:
-        raise InputError(f"{path}: does not fit field 'predictions' of {RECORD}; delete {RECORD} and run again")
+        raise InputError(f"{path}: does not fit field 'predictions' of {RECORD}; {remedy}")
     return arrays
 
 

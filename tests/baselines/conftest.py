@@ -44,12 +44,12 @@ def synthetic_inputs(names: tuple[str, ...], size: int) -> tuple[list[torch.Tens
 def synthetic_case(names: tuple[str, ...] = ("audio", "vision"), n_classes: int | None = 4, size: int = 8) -> Case:
     torch.manual_seed(7)
     inputs, masks = synthetic_inputs(names, size)
-    target = torch.randn(size) if n_classes is None else torch.arange(size) % n_classes
+    target = 2 * torch.randn(size) if n_classes is None else torch.arange(size) % n_classes
     # room for more tokens than the batch has, so that a test can append padding
     modalities = tuple(
         Modality(n, WIDTHS[n], TOKENS[n] + 4 * (TOKENS[n] > 1), levelled=n == "text") for n in names
     )  # fmt: skip
-    task = Task(modalities, n_classes, "l1" if n_classes is None else "cross_entropy", target_scale=0.8)
+    task = Task(modalities, n_classes, "l1" if n_classes is None else "cross_entropy", target_scale=1.6)
     encoder = EncoderConfig(width=16, dropout=0.0)
     return Case(task, encoder, Batch(tuple(inputs), tuple(masks), target))
 

@@ -121,7 +121,7 @@ def test_a_damaged_npz_is_refused(tmp_path: Path, damage) -> None:  # type: igno
     archive.write_npz(tmp_path / "one.npz", {"a": np.arange(50)})
     (tmp_path / "one.npz").write_bytes(damage((tmp_path / "one.npz").read_bytes()))
     with pytest.raises(InputError, match=r"one\.npz.*run again"):
-        archive.read_npz(tmp_path / "one.npz")
+        archive.read_npz(tmp_path / "one.npz", "run again")
 
 
 def test_merging_twice_changes_nothing_and_order_does_not_matter(tmp_path: Path) -> None:
@@ -196,7 +196,10 @@ def test_failures_are_merged_too_and_predictions_that_do_not_fit_are_refused(tmp
     finish(tmp_path)
     archive.write_npz(store.folder_of(tmp_path, KEY) / store.PREDICTIONS, fake_engine.predictions(failed.key))
     before = files(tmp_path)
-    with pytest.raises(InputError, match="'predictions'"):
+    with pytest.raises(InputError, match=r"'predictions' of record\.json; delete record\.json"):
+        store.merge(tmp_path)
+    (store.folder_of(tmp_path, KEY) / store.PREDICTIONS).unlink()
+    with pytest.raises(InputError, match=r"predictions\.npz: missing; delete record\.json"):
         store.merge(tmp_path)
     assert files(tmp_path) == before
 

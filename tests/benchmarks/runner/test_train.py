@@ -220,7 +220,9 @@ def test_what_is_not_finite_is_a_clear_failure(when: str) -> None:
             ruin = when == "prediction" and not self.training
             return Output(output.prediction * (float("inf") if ruin else 1.0))
 
-    with pytest.raises(TrainingError, match="epoch 1: .*extra.* not finite" if when == "loss" else "prediction is not finite"):
+    with pytest.raises(
+        TrainingError, match="epoch 1: .*extra.* not finite" if when == "loss" else "prediction is not finite"
+    ):
         run(Broken(), SyntheticData())
 
 

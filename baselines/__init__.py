@@ -19,12 +19,15 @@ CLCR_VARIANTS = (
     "dense_budget",
     "no_orthogonality",
 )
+# Beyond the paper's table: single terms of L_Inter, and fixed budgets (percent of the tokens).
+CLCR_FURTHER = ("no_l_pr", "no_l_sp", "no_l_mix", "budget_20", "budget_40", "budget_60", "budget_80", "budget_100")
 
 
 @dataclass(frozen=True)
 class MethodRow:
     """One row of the table. ``target`` is "module:Class"; ``per_modality`` rows expand to <name>_<modality>;
-    ``fitted`` rows are scikit-learn estimators without a training loop (see baselines/linear.py)."""
+    ``fitted`` rows are scikit-learn estimators without a training loop (see baselines/linear.py). ``further`` variants
+    run when they are named; "all" means ``variants``."""
 
     name: str
     target: str
@@ -34,12 +37,26 @@ class MethodRow:
     variants: tuple[str, ...] = ("full",)
     per_modality: bool = False
     fitted: bool = False
+    further: tuple[str, ...] = ()
+
+    @property
+    def every_variant(self) -> tuple[str, ...]:
+        """Those of "all", then the further ones."""
+        return self.variants + self.further
 
 
 METHODS: dict[str, MethodRow] = {
     row.name: row
     for row in (
-        MethodRow("clcr", "clcr.method:CLCR", "CLCR", "arXiv:2602.19605, CVPR 2026", 2026, CLCR_VARIANTS),
+        MethodRow(
+            "clcr",
+            "clcr.method:CLCR",
+            "CLCR",
+            "CLCR: Cross-Level Co-Representation, CVPR 2026, arXiv:2602.19605",
+            2026,
+            CLCR_VARIANTS,
+            further=CLCR_FURTHER,
+        ),
         MethodRow(
             "late_fusion",
             "baselines.late_fusion:LateFusion",

@@ -48,13 +48,13 @@ class LateFusion(Method):
         backbones: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__(task, backbones)
-        encoder = encoder if encoder is not None else EncoderConfig()
-        self.config = config if config is not None else LateFusionConfig()
+        encoder = encoder or EncoderConfig()
+        self.config = config or LateFusionConfig()
         modalities, width = len(task.modalities), encoder.width
         self.hierarchy = SemanticHierarchy(task.modalities, encoder, levels=(3,))
         self.pooling = Pooling(encoder, (modalities,))
         self.head = nn.Sequential(
-            nn.Linear(modalities * width, width), nn.GELU(), nn.Dropout(encoder.dropout), nn.Linear(width, task.outputs)
+            nn.Linear(modalities * width, width), nn.ReLU(), nn.Dropout(encoder.dropout), nn.Linear(width, task.outputs)
         )
 
     def forward(self, batch: Batch) -> Output:

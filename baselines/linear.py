@@ -53,7 +53,7 @@ class Linear:
 
     def __init__(self, n_classes: int | None, config: LinearConfig | None = None, seed: int = 0) -> None:
         self.n_classes = n_classes
-        self.config = config if config is not None else LinearConfig()
+        self.config = config or LinearConfig()
         self.seed = seed
         self._strength = float("nan")
         self._weight: NDArray[np.float64] | None = None

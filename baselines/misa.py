@@ -194,8 +194,8 @@ class MISA(Method):
         backbones: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__(task, backbones)
-        encoder = encoder if encoder is not None else EncoderConfig()
-        self.config = config if config is not None else MISAConfig()
+        encoder = encoder or EncoderConfig()
+        self.config = config or MISAConfig()
         modalities, width = len(task.modalities), encoder.width
         if modalities < 2:
             raise ValueError("misa: needs two or more modalities, the task has one: use unimodal")

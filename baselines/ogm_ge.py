@@ -171,8 +171,8 @@ class OGMGE(Method):
         backbones: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__(task, backbones)
-        encoder = encoder if encoder is not None else EncoderConfig()
-        self.config = config if config is not None else OGMGEConfig()
+        encoder = encoder or EncoderConfig()
+        self.config = config or OGMGEConfig()
         modalities, width = len(task.modalities), encoder.width
         if modalities < 2:
             raise ValueError("ogm_ge: needs two or more modalities, the task has one: use unimodal")

@@ -226,8 +226,9 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
     console.notes(notes)
     rows = [(str(r.key), r.state, duration(r.predicted_s), size(r.predicted_memory_bytes)) for r in planned]
     console.table("runs", ("run", "state", "time", "memory"), rows)
-    unknown = f", {len(to_do) - len(times)} of unknown time" if len(times) < len(to_do) else ""
-    console.say(f"{len(planned)} runs, {len(to_do)} to do, {duration(sum(times))} on one worker{unknown}")
+    unknown = len(to_do) - len(times)
+    parts = [f"{duration(sum(times))} on one worker"] * bool(times) + [f"{unknown} of unknown time"] * bool(unknown)
+    console.say(f"{len(planned)} runs, {len(to_do)} to do" + (f": {', '.join(parts)}" if parts else ""))
     return 0
 
 

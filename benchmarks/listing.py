@@ -19,7 +19,7 @@ def sections(names: Iterable[str], cache: Path) -> dict[str, Any]:
     makers: Mapping[str, Callable[[], Any]] = {
         "benchmarks": lambda: _benchmarks(cache),
         "methods": _methods,
-        "variants": lambda: {row["name"]: list(METHODS[plan.base_of(row["name"])].variants) for row in _methods()},
+        "variants": lambda: {row["name"]: list(METHODS[plan.base_of(row["name"])].every_variant) for row in _methods()},
         "launchers": lambda: list(launch.LAUNCHERS),
         "metrics": _metrics,
         "protocols": _protocols,

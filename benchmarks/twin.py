@@ -76,10 +76,10 @@ class TwinRecipe:
     label_noise: float = 0.05
     centre: float = 0.0
     spread: float = 1.0
-    sizes: tuple[int, int, int] = (384, 128, 256)
+    sizes: tuple[int, int, int] = (448, 128, 256)
     groups: int = 24
     distractors: float = 0.35
-    distractor: float = 7.0
+    distractor: float = 10.0
     leak: float = 0.6
     overlap: float = 0.3
     offset: float = 0.3

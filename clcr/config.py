@@ -105,6 +105,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_reg": {"lambda_inter": 0.0, "lambda_intra": 0.0},
     "dense_budget": {"budget": "dense"},
     "no_orthogonality": {"orthogonal": False},
+    "no_l_pr": {"term_private": False},
+    "no_l_sp": {"term_shared_private": False},
+    "no_l_mix": {"term_mix": False},
+    **{f"budget_{percent}": {"budget": "fixed", "fixed_budget": percent / 100} for percent in (20, 40, 60, 80, 100)},
 }
 
 

@@ -209,9 +209,9 @@ class Pooling(nn.Module):
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         """(..., B, T, d) and the mask (..., B, T), broadcastable, to (..., B, d); no real token gives zeros."""
         if self.query is None:
-            weight = mask / mask.sum(-1, keepdim=True).clamp(min=1)
+            weight = mask.to(h.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
         else:
             query = self.query[..., None, :, None] / math.sqrt(h.shape[-1])
             logit = (h @ query).squeeze(-1)
-            weight = logit.masked_fill(~mask, -1e4).softmax(-1) * mask
-        return (weight.to(h.dtype).unsqueeze(-2) @ h).squeeze(-2)
+            weight = logit.masked_fill(~mask, -1e4).softmax(-1).to(h.dtype) * mask
+        return (weight.unsqueeze(-2) @ h).squeeze(-2)

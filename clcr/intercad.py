@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clcr.api import LEVELS
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, uniform
-from clcr.intraced import Exchanged
+from clcr.intraced import Exchanged, exact
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ class InterCAD(nn.Module):
         """omega (L, B): an MLP scores the mean summary of each level beside the anchor of that level [A, C]."""
         mean = shared.mean(1)
         score: Tensor = self.score(torch.cat([mean, self.anchors.unsqueeze(1).expand_as(mean)], -1))
-        return score.squeeze(-1).softmax(0)
+        return exact(score).squeeze(-1).softmax(0)
 
     def _modalities(self, shared: Tensor) -> Tensor:
         """pi (M, B, 1): the mean of the summaries (M, B, d) queries them, scaled dot product [N, C]."""
         query, key = shared.mean(0) @ self.query, shared @ self.key
-        return ((query * key).sum(-1, keepdim=True) / math.sqrt(shared.shape[-1])).softmax(0)
+        logit = (query * key).sum(-1, keepdim=True) / math.sqrt(shared.shape[-1])
+        return exact(logit).softmax(0)
 
 
 class MeanAggregation(nn.Module):

@@ -109,7 +109,7 @@ def mix(omega: Tensor, shared: Tensor) -> Tensor:
     level = functional.normalize(exact(shared.detach()).mean(1), dim=-1).transpose(0, 1)
     with without_autocast(shared):
         conflict = (-(level @ level.mT)).relu()
-        return (omega.unsqueeze(1) @ conflict @ omega.unsqueeze(2)).mean()
+        return (exact(omega).unsqueeze(1) @ conflict @ exact(omega).unsqueeze(2)).mean()
 
 
 def effective_rank(coordinates: Tensor) -> Tensor:
@@ -126,4 +126,4 @@ def _off_diagonal_mean(x: Tensor) -> Tensor:
     """Mean of the entries off the diagonal of (..., n, n); 0 for n = 1."""
     size = x.shape[-1]
     total = (x * (1 - torch.eye(size, dtype=x.dtype, device=x.device))).sum()
-    return total / (x.numel() - x.numel() // size or 1)
+    return total / max(x.numel() - x.numel() // size, 1)

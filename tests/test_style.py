@@ -19,7 +19,7 @@ FUNCTIONS = [
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 ]
 LOADS_THAT_CAN_RUN_CODE = re.compile(
-    r"pickle\.loads?\(|allow_pickle=True|yaml\.load\(|yaml\.unsafe_load|shell=True|os\.system\(|\beval\(|\bexec\("
+    r"pickle\.loads?\(|allow_pickle=True|yaml\.load\(|yaml\.unsafe_load|shell=True|os\.system\(|(?<![.\w])eval\(|(?<![.\w])exec\("
     r"|weights_only=False|trust_remote_code=True"
 )
 
@@ -73,4 +73,4 @@ def test_at_most_three_percent_of_the_lines_stand_twice() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_loads_what_could_run_code(path: Path) -> None:
-    assert not LOADS_THAT_CAN_RUN_CODE.search(path.read_text(encoding="utf-8").replace("self.eval(", ""))
+    assert not LOADS_THAT_CAN_RUN_CODE.search(path.read_text(encoding="utf-8"))

@@ -145,7 +145,7 @@ class Group:
     def row_order(self, row: Row) -> tuple[tuple[int, int, str], int, str]:
         """Place of a row: its method, then the paper's order of variants, unknown ones behind them."""
         method, variant = row
-        known = METHODS[row_name(method)].variants if row_name(method) in METHODS else ()
+        known = METHODS[row_name(method)].every_variant if row_name(method) in METHODS else ()
         return self.method_order(method), known.index(variant) if variant in known else len(known), variant
 
 

@@ -108,7 +108,7 @@ def check_names(selection: Selection) -> None:
     """InputError, with the nearest name, for a name of a selection that is in no table."""
     protocols = [p.name for name in BENCHMARKS for p in catalog.spec(name).protocols]
     rows = [METHODS[base_of(name)] for name in selection.methods if base_of(name) in METHODS] or list(METHODS.values())
-    variants = [variant for row in rows for variant in row.variants]
+    variants = [variant for row in rows for variant in row.every_variant]
     for what, names, known in (
         ("benchmark", selection.benchmarks, list(BENCHMARKS)),
         ("method", selection.methods, method_names()),
@@ -187,7 +187,8 @@ def _methods(asked: Sequence[str], protocol: Protocol) -> list[str]:
 
 
 def _variants(method: str, asked: Sequence[str]) -> list[str]:
-    return [variant for variant in METHODS[base_of(method)].variants if not asked or variant in asked]
+    row = METHODS[base_of(method)]
+    return [variant for variant in row.every_variant if variant in asked] if asked else list(row.variants)
 
 
 def check_configs(keys: Iterable[RunKey], place: Place) -> None:

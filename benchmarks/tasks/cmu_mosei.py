@@ -44,17 +44,17 @@ SPEC = BenchmarkSpec(
 TWIN = TwinRecipe(  # values centred and narrower than CMU-MOSI's, as the real ones are
     seed=6,
     modalities=(
-        TwinModality("language", 12, 20, gain=(1.5, 1.5, 1.2), private=(0.0, 0.6, 0.6), layout="levels"),
-        TwinModality("audio", 20, 16, gain=(3.0, 1.5, 0.3), private=(0.6, 0.0, 0.0), lag=1),
-        TwinModality("vision", 16, 16, gain=(0.5, 0.8, 1.5), private=(0.0, 0.0, 0.6), lag=2),
+        TwinModality("language", 12, 20, gain=(1.8, 1.8, 1.8), private=(0.0, 0.6, 0.6), layout="levels"),
+        TwinModality("audio", 20, 16, gain=(3.6, 1.8, 0.4), private=(0.6, 0.0, 0.0), lag=1),
+        TwinModality("vision", 16, 16, gain=(0.6, 1.4, 1.8), private=(0.0, 0.0, 0.6), lag=2),
     ),
     shared=(1.0, 1.0, 1.0),
     label_noise=0.4,
     centre=0.15,
     spread=1.0,
-    sizes=(512, 128, 256),
+    sizes=(640, 128, 256),
     groups=60,
-    distractor=9.0,
+    distractor=11.0,
     offset=0.2,
 )
 

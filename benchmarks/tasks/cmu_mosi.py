@@ -80,16 +80,16 @@ SPEC = BenchmarkSpec(
 TWIN = TwinRecipe(  # language dominates, as it does on the real data
     seed=5,
     modalities=(
-        TwinModality("language", 12, 20, gain=(1.5, 1.5, 1.5), private=(0.0, 0.5, 0.7), layout="levels"),
-        TwinModality("audio", 20, 16, gain=(3.0, 1.5, 0.3), private=(0.6, 0.0, 0.0), lag=1),
-        TwinModality("vision", 16, 16, gain=(0.5, 1.2, 2.0), private=(0.0, 0.0, 0.6), lag=2),
+        TwinModality("language", 12, 20, gain=(1.8, 1.8, 1.8), private=(0.0, 0.5, 0.7), layout="levels"),
+        TwinModality("audio", 20, 16, gain=(3.6, 1.8, 0.4), private=(0.6, 0.0, 0.0), lag=1),
+        TwinModality("vision", 16, 16, gain=(0.6, 1.4, 2.2), private=(0.0, 0.0, 0.6), lag=2),
     ),
     shared=(1.0, 1.0, 1.0),
     label_noise=0.5,
     spread=1.4,
     sizes=(512, 128, 256),
     groups=60,
-    distractor=9.0,
+    distractor=11.0,
     offset=0.2,
 )
 

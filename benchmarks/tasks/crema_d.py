@@ -66,8 +66,8 @@ SPEC = BenchmarkSpec(
 TWIN = TwinRecipe(  # the face is the stronger side: bursts belong to the voice, the slow course to the face
     seed=1,
     modalities=(
-        TwinModality("audio", 20, 16, gain=(2.0, 1.0, 0.2), private=(0.8, 0.0, 0.0)),
-        TwinModality("vision", 16, 20, gain=(0.3, 1.0, 1.0), private=(0.0, 0.6, 0.8), lag=1),
+        TwinModality("audio", 20, 16, gain=(2.4, 1.2, 0.2), private=(0.8, 0.0, 0.0)),
+        TwinModality("vision", 16, 20, gain=(0.4, 1.4, 1.4), private=(0.0, 0.6, 0.8), lag=1),
     ),
     shared=(1.8, 1.5, 1.8),
     n_classes=6,

@@ -89,8 +89,8 @@ SPEC = BenchmarkSpec(
 TWIN = TwinRecipe(  # 8 classes, not 31: the twin is small. Vision is the stronger side and early
     seed=2,
     modalities=(
-        TwinModality("audio", 20, 16, gain=(1.2, 1.2, 0.2), private=(0.0, 0.8, 0.0), lag=2),
-        TwinModality("vision", 16, 20, gain=(1.2, 0.3, 1.6), private=(0.8, 0.0, 1.0)),
+        TwinModality("audio", 20, 16, gain=(1.5, 1.5, 0.3), private=(0.0, 0.8, 0.0), lag=2),
+        TwinModality("vision", 16, 20, gain=(1.5, 0.4, 2.0), private=(0.8, 0.0, 1.0)),
     ),
     shared=(1.8, 1.8, 1.8),
     n_classes=8,

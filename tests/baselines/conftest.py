@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
-from clcr.api import Batch, Method, Modality, Task
+from clcr.api import Batch, Modality, Task
 from clcr.config import EncoderConfig
 
 WIDTHS = {"text": 5, "audio": 4, "vision": 6, "tabular": 3}
@@ -23,9 +24,9 @@ class Case:
     encoder: EncoderConfig
     batch: Batch
 
-    def build(self, method: type[Method], seed: int = 0, **fields: object) -> Method:
+    def build(self, method: type[Any], seed: int = 0, **fields: Any) -> Any:
         torch.manual_seed(seed)
-        return method(self.task, self.encoder, method.Config(**fields))  # type: ignore[call-arg, arg-type]
+        return method(self.task, self.encoder, method.Config(**fields))
 
 
 def synthetic_inputs(names: tuple[str, ...], size: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -59,9 +60,9 @@ def make_case() -> Callable[..., Case]:
     """``make_case(names, n_classes, size, encoder fields...)``."""
 
     def make(
-        names: tuple[str, ...] = ("audio", "vision"), n_classes: int | None = 4, size: int = 8, **encoder: object
+        names: tuple[str, ...] = ("audio", "vision"), n_classes: int | None = 4, size: int = 8, **encoder: Any
     ) -> Case:
         case = synthetic_case(names, n_classes, size)
-        return replace(case, encoder=replace(case.encoder, **encoder))  # type: ignore[arg-type]
+        return replace(case, encoder=replace(case.encoder, **encoder))
 
     return make

@@ -18,6 +18,7 @@ from baselines.late_fusion import LateFusion, Unimodal
 from baselines.misa import MISA
 from baselines.ogm_ge import OGMGE
 from clcr.api import Batch, Method, Step
+from clcr.method import CLCR
 
 TRAINED = [(row.name, variant) for row in METHODS.values() if row.name != "clcr" and not row.fitted
            for variant in row.variants]  # fmt: skip
@@ -29,15 +30,14 @@ KINDS = [
 ]
 
 
-def build(case: Any, name: str, variant: str, seed: int = 0) -> Method:
+def build(case: Any, name: str, variant: str, seed: int = 0) -> Any:
     cls = load(name)
     return case.build(cls, seed, **cls.VARIANTS[variant])
 
 
-def load(name: str) -> type[Method]:
+def load(name: str) -> Any:
     module, _, attribute = METHODS[name].target.partition(":")
-    found: type[Method] = getattr(importlib.import_module(module), attribute)
-    return found
+    return getattr(importlib.import_module(module), attribute)
 
 
 def kinds_of(name: str) -> list[tuple[tuple[str, ...], int | None]]:
@@ -166,14 +166,13 @@ def test_a_seed_decides_everything(make_case: Callable[..., Any], name: str, var
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@every
-def test_overfits_a_tiny_batch(
-    make_case: Callable[..., Any], name: str, variant: str, names: tuple[str, ...], classes: int | None
-) -> None:
-    case = make_case(names, classes)
+@each_method
+@pytest.mark.parametrize("kind", [0, -1])
+def test_overfits_a_tiny_batch(make_case: Callable[..., Any], name: str, variant: str, kind: int) -> None:
+    case = make_case(*kinds_of(name)[kind])
     model = build(case, name, variant)
     start = train(model, case.batch, 1, 0.0)[0]
-    train(model, case.batch, 120, 2e-3 if name == "misa" else 5e-3)
+    train(model, case.batch, 90, 2e-3 if name == "misa" else 5e-3)
     end = model.eval().losses(model(case.batch), case.batch)["task"].detach()
     assert float(end) < 0.25 * start
 
@@ -187,10 +186,11 @@ def test_modality_parameters_are_those_of_backbones_and_encoder(
     torch.manual_seed(0)
     cls = load(name)
     backbones = [TokenBackbone(modality.width) for modality in case.task.modalities]
-    model = cls(case.task, case.encoder, cls.Config(**cls.VARIANTS[variant]), backbones)  # type: ignore[call-arg, arg-type]
+    model = cls(case.task, case.encoder, cls.Config(**cls.VARIANTS[variant]), backbones)
     found = {id(p): modalities for p, modalities in model.modality_parameters()}
-    expected = [*model.backbones.parameters(), *model.hierarchy.parameters()]  # type: ignore[union-attr, operator]
-    assert set(found) == {id(p) for p in expected}
+    shared = {id(p) for p in model.hierarchy.norm.parameters()}  # the one part of the encoder that no modality owns
+    owned = {id(p) for p in (*model.backbones.parameters(), *model.hierarchy.parameters())} - shared
+    assert set(found) == owned
     for m, backbone in enumerate(model.backbones):
         assert all(found[id(p)] == (m,) for p in backbone.parameters())
     for parameter, modalities in model.modality_parameters():
@@ -206,6 +206,19 @@ class TokenBackbone(torch.nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.layer(x), mask
+
+
+def test_all_methods_of_a_seed_start_from_one_encoder(make_case: Callable[..., Any]) -> None:
+    case = make_case(("text", "audio", "vision"), 3)
+    models = [case.build(cls) for cls in (LateFusion, OGMGE, MISA)]
+    models.append(case.build(CLCR, shared_rank=4, private_rank=4, heads=2))
+    first, *others = (dict(model.hierarchy.named_parameters()) for model in models)
+    assert "convolutions.stages.2.first" in first
+    for other in others:
+        assert set(other) == set(first)
+        same_shape = [name for name in first if other[name].shape == first[name].shape]
+        assert len(same_shape) >= len(first) - 3  # CLCR has all levels of the projections and positions
+        assert all(torch.equal(other[name], first[name]) for name in same_shape)
 
 
 def test_too_few_or_too_many_modalities_are_refused(make_case: Callable[..., Any]) -> None:

@@ -84,6 +84,7 @@ def test_scores_are_log_probabilities_also_of_absent_classes() -> None:
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(np.exp(scores).sum(1), 1)
     assert set(scores.argmax(1)) == {1, 3}
+    assert scores[:, [0, 2, 4]].max() < -20
 
 
 def test_it_learns_and_repeats() -> None:

@@ -75,7 +75,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert left.value.code == 0
     out = capsys.readouterr().out
-    for command in ("list", "prepare", "plan", "run", "status", "report"):
+    for command in ("list", "prepare", "plan", "run", "status", "report", "search"):
         assert command in out
 
 
@@ -212,6 +212,29 @@ def test_an_interrupted_run_says_what_is_done_and_exits_130(
     code, _, err = call(capsys, "run", *LINEAR, "--out", str(tmp_path))
     assert code == 130
     assert err.splitlines()[-1] == "clcr: interrupted with 1 of 2 runs done; the same command goes on"
+
+
+def test_search_gives_every_method_the_same_budget(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.runner import search
+
+    asked: dict[str, Any] = {}
+
+    def fake(keys, options, budget, workers, report):  # type: ignore[no-untyped-def]
+        asked.update(keys=keys, options=options, budget=budget, workers=workers)
+        report({"benchmark": "crema_d", "method": "misa", "trial": 1, "metric": "accuracy", "value": 0.5, "error": ""})
+        return {"crema_d.paper": {"misa": {"training.lr": 0.1}, "clcr": {}}}
+
+    monkeypatch.setattr(search, "search", fake)
+    arguments = ["search", *SWEEP, "--method", "misa,clcr", "--trials", "3", "--workers", "2", "--out", str(tmp_path)]
+    code, out, err = call(capsys, *arguments)
+    assert code == 0
+    assert (asked["budget"], asked["workers"], asked["options"].out) == (search.Budget(3, 1), 2, tmp_path)
+    assert {key.method for key in asked["keys"]} == {"misa", "clcr"}
+    assert "crema_d misa trial 1: accuracy 0.5000" in err
+    assert "training.lr=0.1" in out
+    assert document(capsys, *arguments)["tuned"]["crema_d.paper"]["clcr"] == {}
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

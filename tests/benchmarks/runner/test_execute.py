@@ -71,7 +71,7 @@ def synthetic_cv(options: Options, monkeypatch: pytest.MonkeyPatch) -> ModuleTyp
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
     label, every = prepared.column("label"), np.arange(93)
-    thirds = [every[k * 30 : (k + 1) * 30][::-1] for k in range(3)]
+    thirds = [every[k * 30 : (k + 1) * 30][::-1].copy() for k in range(3)]
     folds = tuple(Fold(np.concatenate([thirds[k - 1], every[90:]]), thirds[k - 2], thirds[k]) for k in range(3))
     return Arrangement({"a": every, "b": every}, label, every.astype(str), folds[: protocol.folds], every % 5)
 
@@ -183,7 +183,7 @@ def test_selection_on_test_follows_the_protocol(options: Options, synthetic_cv: 
 def test_a_sample_in_two_test_splits_is_refused(options: Options, synthetic_cv: ModuleType) -> None:
     def overlapping(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
         arranged = arrange(prepared, protocol, seed)
-        return replace(arranged, folds=arranged.folds[:2] + (replace(arranged.folds[2], test=arranged.folds[0].test),))
+        return replace(arranged, folds=(*arranged.folds[:2], replace(arranged.folds[2], test=arranged.folds[0].test)))
 
     synthetic_cv.arrange = overlapping  # type: ignore[attr-defined]
     record, _ = run(CV, options)

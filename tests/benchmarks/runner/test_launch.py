@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_engine
 import pytest
@@ -172,6 +173,21 @@ def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkey
     launch.local(keys("slow", seeds=2), place, crew, lambda event: None)
     records = [store.read_record(store.folder_of(place.out, key)) for key in keys("slow", seeds=2)]
     assert {record.provenance["device"] for record in records if record} == {"cpu", "cuda:0"}
+
+
+def test_a_device_is_every_gpu_there_is_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.devices("cpu") == ("cpu",)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [Path("/dev/nvidia0")])
+    for count, auto in ((0, ("cpu",)), (2, ("cuda:0", "cuda:1"))):
+        fake = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda count=count: count))
+        monkeypatch.setitem(sys.modules, "torch", fake)
+        assert launch.devices("auto") == auto
+    assert (launch.devices("cuda"), launch.devices("cuda:1")) == (("cuda:0",), ("cuda:1",))
+    assert launch.default_workers(("cuda:0", "cuda:1")) == 2
+    assert launch.default_workers(("cpu",)) >= 1
+    for wrong in ("cuda:2", "gpu", "cuda:-1", ""):
+        with pytest.raises(InputError, match="--device"):
+            launch.devices(wrong)
 
 
 def test_launchers_resolve_and_a_wrong_name_is_refused() -> None:

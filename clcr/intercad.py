@@ -59,7 +59,7 @@ class InterCAD(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.anchors = nn.Parameter(torch.randn(LEVELS, width))
-        self.score = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.score = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1, bias=False))
         self.query = nn.Parameter(uniform(width, width, fan_in=width))
         self.key = nn.Parameter(uniform(width, width, fan_in=width))
         self.gate = nn.Sequential(

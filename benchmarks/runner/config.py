@@ -81,8 +81,8 @@ class RunConfig:
     def canonical(self) -> dict[str, Any]:
         """What enters the digest: only what can change this run's numbers."""
         parts: dict[str, Any] = {"method": asdict(self.method)}
-        if self.language is not None:
-            parts["language"] = asdict(self.language)
+        if self.language is not None:  # which model it is, its own digest says (execute.what)
+            parts["language"] = {name: value for name, value in asdict(self.language).items() if name != "model"}
         if not self.fitted:
             parts |= {"encoder": asdict(self.encoder), "training": asdict(self.training)}
         return parts

@@ -6,7 +6,6 @@ a failed record with its error; bad input (InputError) is raised.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import traceback
@@ -22,9 +21,10 @@ import torch
 
 from baselines import MethodRow
 from benchmarks import catalog
-from benchmarks.archive import ARRAYS, write_bytes, write_npz
+from benchmarks.archive import predictions_digest, write_bytes, write_npz
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
 from benchmarks.errors import InputError
+from benchmarks.language import model_digest
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.record import RunKey, RunRecord
@@ -111,7 +111,7 @@ def _samples(sample: RunKey, cache: Path) -> tuple[Prepared, Arrangement, str]:
     """Data, samples and their digest; ``sample`` is a key without profile, method and variant, which all share them."""
     protocol = protocol_of(sample)
     prepared = catalog.open_prepared(sample.benchmark, sample.data, cache)
-    arrangement = catalog.task_module(sample.benchmark).arrange(prepared, protocol, sample.seed)
+    arrangement = catalog.arrange(prepared, protocol, sample.seed)
     return prepared, arrangement, catalog.data_digest(prepared, protocol, arrangement)
 
 
@@ -131,6 +131,10 @@ def what(run: Setting) -> dict[str, Any]:
         "source_digest": source_digest(run.row.target.partition(":")[0]),
         "trainer": TRAINER,
     }
+    if any(modality.backbone != "none" for modality in run.protocol.modalities):
+        described["encoders_digest"] = source_digest("benchmarks.encoders")
+    if run.config.language is not None:  # the same model has the same digest, by whatever name or folder it is read
+        described["language_digest"] = model_digest(run.config.language.model)
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 
@@ -161,12 +165,19 @@ def execute(key: RunKey, options: Options, folder: Path, report: Callable[[Progr
             parts = {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
         finished = _now()
         log.write(f"{finished} {parts['status']}\n")
-    told = {**environment.provenance(device), "started_at": started, "finished_at": finished}
+    told = {**environment.provenance(device), **_beside(run), "started_at": started, "finished_at": finished}
     return RunRecord(key, described, peak_memory_bytes=environment.peak_memory(device), provenance=told, **parts)
 
 
+def _beside(run: Setting) -> dict[str, Any]:
+    """What a reader of the record wants beside its digests: the language model's name, the best score of a twin."""
+    ceiling = run.prepared.truth.get("ceiling")
+    beside = {} if ceiling is None else {"ceiling": dict(ceiling)}
+    return beside if run.config.language is None else {**beside, "language_model": Path(run.config.language.model).name}
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _logged_fold(run: Setting, data: FoldData, report: Callable[[Progress], None], log: TextIO) -> FoldResult:
@@ -284,16 +295,6 @@ def pool(arrangement: Arrangement, results: Sequence[FoldResult]) -> dict[str, n
     if arrangement.group is not None:
         arrays["group"] = arrangement.group[index]
     return arrays
-
-
-def predictions_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of index, target, prediction and group: name, type, shape and raw bytes of each, in this order."""
-    total = hashlib.sha256()
-    for name in ARRAYS:
-        if name in arrays:
-            array = np.ascontiguousarray(arrays[name])
-            total.update(f"{name}{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    return total.hexdigest()
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -35,11 +35,11 @@ def test_bases_are_orthonormal_at_the_start_and_after_training() -> None:
     model = toy_model("full", task).float()
     start = model.intraced.subspaces()
     assert overlap(start) < 1e-5
-    history = train(model, [toy_batch(task, 16, seed, dtype=torch.float32) for seed in range(3)], 50, lr=0.1)
+    history = train(model, [toy_batch(task, 16, seed, dtype=torch.float32) for seed in range(3)], 50, lr=0.02)
     after = model.intraced.subspaces()
     assert overlap(after) < 1e-5
     assert (after - start).abs().max() > 1e-2  # it has moved
-    assert history[-1] < history[0]
+    assert sum(history[-3:]) < 0.9 * sum(history[:3])
     shared = after[..., : TOY["shared_rank"]]
     assert_close(shared, shared[:, :1].expand_as(shared), rtol=0, atol=1e-6)  # one for all modalities
 

@@ -117,7 +117,7 @@ def test_the_same_run_gives_the_same_bits_and_another_seed_does_not(options: Opt
 def test_provenance_tells_the_versions_but_neither_host_nor_place(options: Options) -> None:
     record, _ = run(replace(KEY, method="linear"), options)
     told = record.provenance
-    assert {"versions", "commit", "dirty", "cpu", "device", "threads", "started_at", "finished_at"} == set(told)
+    assert {"versions", "commit", "dirty", "cpu", "device", "threads", "ceiling", "started_at", "finished_at"} == set(told)
     text = json.dumps(record.to_json())
     assert str(options.out) not in text
     assert not socket.gethostname() or socket.gethostname() not in json.dumps(told)

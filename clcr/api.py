@@ -141,7 +141,7 @@ class Method(nn.Module, ABC):
         """Named scalar losses, already weighted; the trainer minimises their sum. ``task`` is always among them."""
         return {"task": task_loss(output.prediction, batch.target, self.task.loss)}
 
-    def adjust_gradients(self, output: Output, batch: Batch, step: Step) -> None:  # noqa: B027 (a hook: empty by default)
+    def adjust_gradients(self, output: Output, batch: Batch, step: Step) -> None:
         """Change ``.grad`` in place between backward and the optimiser's step."""
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:

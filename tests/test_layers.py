@@ -48,8 +48,10 @@ FLOORS = {
 }
 # Inside these, files of the same floor may build on each other (a cycle is refused below).
 SIBLINGS = ("clcr.", "benchmarks.runner", REPORT, "benchmarks.tasks", "benchmarks.", "baselines.")
-NO_TORCH = ("benchmarks.spec", "benchmarks.prepared", "benchmarks.twin", "benchmarks.catalog", "benchmarks.metrics",
-            "benchmarks.record", "benchmarks.tasks", "baselines.linear", "clcr.config", REPORT, "benchmarks.cli")  # fmt: skip
+NO_TORCH = (
+    *("benchmarks.spec", "benchmarks.prepared", "benchmarks.twin", "benchmarks.catalog", "benchmarks.metrics"),
+    *("benchmarks.record", "benchmarks.tasks", "baselines.linear", "clcr.config", REPORT, "benchmarks.cli"),
+)
 
 
 def modules() -> dict[str, Path]:

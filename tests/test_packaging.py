@@ -41,7 +41,10 @@ def test_conda_and_pip_pin_the_same_versions() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
     known = {bare(name) for name in pins()}
     assert not [name for name in wanted if bare(name) not in known]
 

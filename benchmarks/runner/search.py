@@ -54,7 +54,7 @@ class Choice:
     values: tuple[float, ...]
 
 
-WEIGHTS = Choice((0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
+WEIGHTS = Choice((0.003, 0.01, 0.03, 0.1, 0.3, 1.0))  # never 0: a method without its losses is another method
 COMMON: Mapping[str, Factor | Choice] = {
     "training.lr": Factor(0.2, 5.0),
     "training.weight_decay": Factor(0.1, 10.0),

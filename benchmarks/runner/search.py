@@ -30,7 +30,7 @@ from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import environment
 from benchmarks.runner.config import load_tuned, method_row, resolve, tuned_path
-from benchmarks.runner.execute import Options, open_data, run_fold, setting, what
+from benchmarks.runner.execute import Options, Setting, open_data, run_fold, setting, what
 from benchmarks.runner.seeds import stream
 
 SEARCH_SEED = 1000
@@ -136,8 +136,11 @@ def _trial(key: RunKey, number: int, options: Options, budget: Budget) -> Trial:
     overrides = overrides_of(key, number, options.overrides)
     run = setting(key, _with(options, overrides), tuned=False)
     folds = min(budget.folds, len(run.arrangement.folds))
-    digest = digest_of([what(run), str(key), folds])
-    return {**_names(key), "trial": number, "overrides": overrides, "folds": folds, "digest": digest}
+    return {**_names(key), "trial": number, "overrides": overrides, "folds": folds, "digest": _digest(run, folds)}
+
+
+def _digest(run: Setting, folds: int) -> str:
+    return digest_of([what(run), str(run.key), folds])
 
 
 def _names(key: RunKey) -> Trial:
@@ -152,6 +155,8 @@ def run_trial(trial: Trial, options: Options) -> Trial:
     """Train and score one trial on validation data only; the line with its outcome. A failure is an outcome."""
     key = RunKey(variant="full", **{name: trial[name] for name in NAMES})
     run = setting(key, _with(options, trial["overrides"]), tuned=False)
+    if _digest(run, trial["folds"]) != trial["digest"]:
+        raise InputError(f"{key}: profile, code or data changed during the search; search again, it goes on")
     run = replace(run, protocol=replace(run.protocol, selection="validation"))
     outcome: Trial = {"metric": run.spec.main_metric, "value": None, "time_s": 0.0, "error": ""}
     try:

@@ -114,6 +114,14 @@ def test_no_trial_reads_the_test_split(options: Options, monkeypatch: pytest.Mon
     assert targets == {"train", "valid"}
 
 
+def test_a_profile_that_changes_during_a_search_stops_it(options: Options) -> None:
+    """What a line says was tried is what was tried."""
+    trial = search._trial(replace(KEY, seed=search.SEARCH_SEED), 1, options, BUDGET)
+    assert run_trial(trial, options)["value"] is not None
+    with pytest.raises(InputError, match="changed during the search"):
+        run_trial(trial, replace(options, overrides=("training.epochs=3",)))
+
+
 def test_a_failed_trial_is_an_outcome_and_never_the_best(options: Options) -> None:
     options = replace(options, overrides=("training.lr=1e30", "training.epochs=2"))
     tuned = search.search([KEY], options, Budget(trials=1), 1, lambda line: None)

@@ -163,9 +163,10 @@ class Clock:
 
 
 def _rows(key: RunKey) -> tuple[tuple[str, ...], ...]:
-    """Runs that take about as long, the most alike first."""
-    group = (key.benchmark, key.protocol, key.data, key.profile)
-    return (*group, key.method, key.variant), (*group, key.method), group
+    """Runs that take about as long, the most alike first: same benchmark, then same method elsewhere, then any."""
+    sweep, alike = (key.data, key.profile), (key.method, key.variant)
+    group = (key.benchmark, key.protocol, *sweep)
+    return (*group, *alike), (*group, key.method), (*sweep, key.method), sweep
 
 
 class Watch:

@@ -30,6 +30,7 @@ LEVELS = 3
 MANIFEST = "manifest.json"
 SAMPLES = "samples.csv"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_COLUMN = re.compile(rf"{_PLAIN.pattern}(\.{_PLAIN.pattern})?")  # split.paper: never the name of a file
 _ROWS_AT_ONCE = 1024
 
 
@@ -154,7 +155,7 @@ class Writer:
         table = {name: np.asarray(column) for name, column in columns.items()}
         where = self.folder / SAMPLES
         for name, column in table.items():
-            _check_name(name, where)
+            _check_name(name, where, _COLUMN)
             _check_values(column, f"{where}: field {name!r}")
         if len({column.shape for column in table.values()}) != 1:
             raise InputError(f"{where}: columns differ in length; every column needs one value per sample")
@@ -192,8 +193,8 @@ def _text(value: Any) -> str:
     return repr(float(value)) if isinstance(value, np.floating) else str(value)
 
 
-def _check_name(name: str, where: Path) -> None:
-    if not _PLAIN.fullmatch(name):
+def _check_name(name: str, where: Path, pattern: re.Pattern[str] = _PLAIN) -> None:
+    if not pattern.fullmatch(name):
         raise InputError(f"{where}: field {name!r} is not a plain name; use letters, digits and underscores")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arrange as arranging
 from benchmarks import splits, twin
-from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
 from benchmarks.published import read_npz, require
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
@@ -26,9 +26,9 @@ def _official(number: int, train: int, test: int) -> Protocol:
         title=f"Official split {number}",
         modalities=(_RGB, _FLOW),
         n_classes=101,
-        counts={"train": train, "test": test},
+        counts={"train+valid": train, "test": test},
         group="group",
-        note="Validation is cut from the training clips by whole source groups.",
+        note="A tenth of training validates: source groups of the same number in all classes, drawn by seed.",
     )
 
 
@@ -57,6 +57,7 @@ SPEC = BenchmarkSpec(
     licence="research use; the videos belong to their owners",
     source="https://www.crcv.ucf.edu/data/UCF101.php",
     twin_protocol="split1",
+    leaks={name: {"train/test": 0} for name in ("split1", "split2", "split3", "subset3")},
 )
 
 TWIN = TwinRecipe(  # 8 classes, not 101: the twin is small. Flow is the stronger side
@@ -99,7 +100,8 @@ def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
     if prepared.origin == "twin":
         return twin.arrange(prepared, protocol, seed)
     if protocol.name != _SUBSET.name:
-        raise InputError(f"ucf101: protocol {protocol.name}: raw preparation is not available yet; use --data twin")
+        number = np.array([name.rpartition("_g")[2] for name in prepared.column("group").tolist()])
+        return arranging.by_list(prepared, protocol, seed, keep=number)  # all classes alike in validation
     group, test = prepared.column("group"), prepared.column("test1")
     rest = np.flatnonzero(~test)
     held = splits.held_out(group[rest], 0.2, splits.stream(f"ucf101/{protocol.name}", seed))

@@ -54,7 +54,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fetched:
-    """How a file ended. state: "fetched", "kept" (it was there), "unpacked", "skipped" (large) or "failed"."""
+    """How a file ended. state: "fetched", "kept" (it was there), "unpacked", "skipped" (large), "failed" or,
+    before anything is done, "missing"."""
 
     path: str
     state: str
@@ -90,6 +91,15 @@ def fetch(name: str, folder: Path, large: bool, policy: Policy, tell: Tell) -> l
         archive = Path(folder) / part.archive
         if part.archive and archive.is_file():
             ended.append(_unpacked(archive, archive.with_suffix("")))
+    return ended
+
+
+def planned(name: str, folder: Path) -> list[Fetched]:
+    """What ``fetch`` would find and do, without a connection: "kept" or "missing"."""
+    ended = []
+    for file in sources(name).files:
+        there = (Path(folder) / file.path).is_file()
+        ended.append(Fetched(file.path, "kept" if there else "missing", file.size, file.sha256))
     return ended
 
 

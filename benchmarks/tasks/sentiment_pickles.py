@@ -64,16 +64,30 @@ def _merged(tables: list[Samples], paths: Mapping[str, Path], protocols: list[st
     first, *rest = tables
     first.protocols = protocols
     for other, path in zip(rest, list(paths.values())[1:], strict=True):
-        same = first.ids == other.ids and first.folds == other.folds and first.texts == other.texts
-        if not same or not np.allclose(first.sentiment, other.sentiment, atol=1e-5):
+        rows = _same_samples(first, other)
+        if rows is None:
             raise InputError(
                 f"{path}: ids, texts or labels are not those of {next(iter(paths.values()))}; "
                 "take both files from one release, or leave one away"
             )
-        first.arrays |= other.arrays
+        for name, (array, lengths) in other.arrays.items():
+            first.arrays[name] = (array[rows], None if lengths is None else lengths[rows])
         first.notes += other.notes
         first.details |= other.details
     return first
+
+
+def _same_samples(one: Samples, other: Samples) -> np.ndarray | None:
+    """The rows of the other file in the order of the first; None where they are not the same samples."""
+    row_of = {name: row for row, name in enumerate(other.ids)}
+    if len(one.ids) != len(other.ids) or set(one.ids) != set(row_of):
+        return None
+    rows = np.array([row_of[name] for name in one.ids], dtype=np.int64)
+    same = [one.folds[k] == other.folds[row] for k, row in enumerate(rows)]
+    if one.texts is not None and other.texts is not None:
+        same += [one.texts[k] == other.texts[row] for k, row in enumerate(rows)]
+    close = np.allclose(one.sentiment, np.array(other.sentiment)[rows], atol=1e-5)
+    return rows if all(same) and close else None
 
 
 def _read(corpus: Corpus, kind: str, path: Path, labels: str, raw_text: bool) -> Samples:
@@ -138,8 +152,14 @@ def _name(entry: Any, where: str) -> tuple[str, str]:
         parts = [parts[0].rpartition("[")[0] or parts[0], parts[0]]
         return parts[0], parts[1]
     if not parts[0] or len(parts) not in (2, 3):
-        raise InputError(f"{where}: id {entry!r} is neither video$_$clip nor (video, start, end); fetch it again")
+        raise InputError(
+            f"{where}: id {_plain(entry)!r} is neither video$_$clip nor (video, start, end); fetch it again"
+        )
     return parts[0], "_".join(parts)
+
+
+def _plain(entry: Any) -> Any:
+    return entry.tolist() if isinstance(entry, np.ndarray | np.generic) else entry
 
 
 def _string(value: Any) -> str:

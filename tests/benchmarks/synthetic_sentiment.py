@@ -81,12 +81,13 @@ def mmsa(kind: str = "aligned", seed: int = 0, widths: tuple[int, int] = (5, 20)
 def mult(kind: str = "aligned", seed: int = 0, count: int = 6) -> dict[str, Any]:
     """A MulT file: padded in front, ids (video, start, end) as bytes."""
     rng, content = np.random.default_rng(seed), {}
+    labels = np.random.default_rng(seed + 1)
     for split in SPLITS:
         lengths = rng.integers(5, 30, count)
         ids = [
             (VIDEOS[split][k % len(VIDEOS[split])].encode(), str(k).encode(), str(k + 1).encode()) for k in range(count)
         ]
-        part: dict[str, Any] = {"id": np.array(ids), "labels": rng.uniform(-3, 3, (count, 1, 1))}
+        part: dict[str, Any] = {"id": np.array(ids), "labels": labels.uniform(-3, 3, (count, 1, 1))}
         for name, width, longest in (("text", 300, 50), ("audio", 5, 375), ("vision", 20, 500)):
             steps = 50 if kind == "aligned" or name == "text" else longest
             array = rng.normal(size=(count, steps, width)).astype(np.float32)

@@ -45,7 +45,8 @@ def unpack(archive: Path, folder: Path) -> bool:
         temporary.chmod(0o755)
         temporary.rename(folder)
     except _BAD as error:
-        raise InputError(f"{archive}: damaged or not an archive ({error}); get it again") from None
+        why = " ".join(str(error).split())
+        raise InputError(f"{archive}: damaged or not an archive ({why}); get it again") from None
     except OSError as error:
         raise InputError(f"{archive}: cannot be unpacked ({error.strerror or error}); make room or repair") from None
     finally:

@@ -4,6 +4,8 @@ dropped and why, and what is refused."""
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -226,6 +228,16 @@ def test_the_official_fold_lists_have_the_digest_that_is_asked_for() -> None:
     assert (sum(TAKEN.videos.values()), sum(TAKEN.counts.values())) == (93, 2199)
 
 
+@pytest.mark.skipif(
+    not os.environ.get("CLCR_DATA"), reason="CLCR_DATA is not set: it names the folder of published files"
+)
+@pytest.mark.parametrize("corpus", [TAKEN, cmu_mosei.CORPUS], ids=lambda corpus: corpus.name)
+def test_the_true_fold_lists_are_taken(corpus: sentiment.Corpus) -> None:
+    folds, name = sentiment.std_folds(Path(os.environ["CLCR_DATA"]), corpus)
+    assert Counter(folds.values()) == corpus.videos
+    assert name == "mosi_mosei_std_folds.json"
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -441,7 +453,7 @@ def test_ch_sims_and_copies_are_not_mistaken_for_it(tmp_path: Path) -> None:
 def test_the_sdk_s_road_asks_for_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic.write_sequences(tmp_path / "source/mmsdk", synthetic.sequences())
     assert list(sentiment_roads.offered(tmp_path / "source", cmu_mosi.CORPUS)) == ["mmsdk"]
-    monkeypatch.setitem(__import__("sys").modules, "mmsdk.mmdatasdk", None)
+    monkeypatch.setitem(sys.modules, "mmsdk.mmdatasdk", None)
     assert "no-build-isolation" in refused(tmp_path / "source")
 
 

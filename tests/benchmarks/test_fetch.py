@@ -468,3 +468,23 @@ def test_the_pinned_digests_are_those_of_the_originals() -> None:
     shared = {name for name in known if not name.startswith("ucf")}
     assert shared == set(pinned) - {"cremad_VideoDemographics.csv"}
     assert {name: known[name] for name in shared} == {name: pinned[name] for name in shared}
+
+
+@pytest.mark.parametrize("name", ["crema_d", "kinetics_sounds", "ave"])
+def test_the_true_lists_pass_their_checks(
+    name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(os.environ.get("CLCR_DATA", "nowhere")) / "splits" / "originals"
+    if not folder.is_dir():
+        pytest.skip("CLCR_DATA names no folder with splits/originals")
+    prefix = {"crema_d": "cremad", "kinetics_sounds": "ks", "ave": "ave"}[name]
+    files = [file for file in SOURCES[name].files if (folder / f"{prefix}_{file.path}").is_file()]
+    server.replies = [
+        reply
+        for content in ((folder / f"{prefix}_{file.path}").read_bytes() for file in files)
+        for reply in (Reply(content, cut=5000), Reply(content))
+    ]
+    here = tuple(replace(file, url=server.file(path=file.path).url) for file in files)
+    monkeypatch.setitem(SOURCES, name, Sources(here, SOURCES[name].by_hand))
+    ended = fetch.fetch(name, tmp_path, False, HASTY, Heard())
+    assert {end.path: (end.state, end.sha256) for end in ended} == {f.path: ("fetched", f.sha256) for f in here}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import catalog, lists
+from benchmarks import catalog, cli, lists
 from benchmarks.errors import InputError
 from benchmarks.lists import Table
 from benchmarks.prepared import Arrangement, Prepared
@@ -321,6 +324,48 @@ def test_official_counts_come_from_the_official_lists(originals: dict[str, Table
     assert [len(originals[name]) for name in FOUR] == [7442, 17396, 4143, 394]
     splits = {number: Counter(originals["ucf101"].columns[f"split.split{number}"].tolist()) for number in (1, 2, 3)}
     assert splits == {1: {"train": 290, "test": 104}, 2: {"train": 283, "test": 111}, 3: {"train": 282, "test": 112}}
+
+
+def whole_ucf101(folder: Path) -> Table:
+    """The lists of all 101 classes, written again from the table that CLCR_DATA has of them."""
+    path = Path(os.environ["CLCR_DATA"]) / "splits" / "ucf101.csv.gz"
+    with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    classes = {row["cls"]: int(row["label"]) + 1 for row in rows}
+    write(
+        folder / "classInd.txt", *(f"{number} {name}" for name, number in sorted(classes.items(), key=lambda c: c[1]))
+    )
+    for number, part in ((number, part) for number in "123" for part in ("train", "test")):
+        clips = [row for row in rows if (row["split"], row["part"]) == (number, part)]
+        label = {clip["clip"]: f" {classes[clip['cls']]}" * (part == "train") for clip in clips}
+        write(folder / f"{part}list0{number}.txt", *(f"{c['cls']}/{c['clip']}.avi{label[c['clip']]}" for c in clips))
+    return lists.read_ucf101(folder)
+
+
+def test_all_of_ucf101(originals: dict[str, Table], tmp_path: Path) -> None:
+    assert len(originals) == 4
+    table = whole_ucf101(tmp_path)
+    assert (len(table), len(set(table.group.tolist())), len(set(table.label.tolist()))) == (13320, 2525, 101)
+    data = prepared("ucf101", table)
+    for protocol in catalog.spec("ucf101").protocols[:3]:
+        arrangement = catalog.arrange(data, protocol, 0)
+        catalog.check_counts(protocol, arrangement, "ucf101")
+        (fold,) = arrangement.folds
+        assert 0.1 <= len(fold.valid) / (len(fold.train) + len(fold.valid)) < 0.15
+        assert set(np.unique(arrangement.target[fold.valid])) == set(range(101))
+        assert lists.shared_groups(table.group, table.columns[f"split.{protocol.name}"]) == {"train/test": 0}
+
+
+def test_the_leakage_report_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "protocols", "--json"]) == 0
+    rows = {(row["benchmark"], row["name"]): row for row in json.loads(capsys.readouterr().out)["protocols"]}
+    assert rows["crema_d", "paper"]["shared_groups"] == {"train/test": 91}
+    assert rows["crema_d", "paper"]["group"] == "actor"
+    assert rows["ave", "paper"]["shared_groups"]["train/valid"] == 10
+    assert rows["ave", "deduplicated"]["shared_groups"]["train/test"] == 0
+    assert rows["ravdess", "clip_random"]["shared_groups"] is None  # drawn by the seed
+    assert cli.main(["list", "protocols"]) == 0
+    assert "train/valid 10, train/test 8, valid/test 0" in capsys.readouterr().out
 
 
 def test_recorded_leaks_are_those_of_the_official_lists(originals: dict[str, Table]) -> None:

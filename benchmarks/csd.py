@@ -234,7 +234,8 @@ def words(features: np.ndarray) -> list[str]:
 
 
 def _decoded(word: Any) -> str:
-    return word.decode("utf-8", "replace").strip() if isinstance(word, bytes) else str(word).strip()
+    text = word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+    return "".join(text.split())  # a word stays one word of the text that it becomes part of
 
 
 def write_csd(path: Path, root: str, entries: Mapping[str, Entry], metadata: Mapping[str, Sequence[str] | str]) -> None:

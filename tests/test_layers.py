@@ -50,6 +50,7 @@ FLOORS = {
     "benchmarks.data": 3,
     "benchmarks.encoders": 3,
     "benchmarks.language": 3,
+    "benchmarks.word_pieces": 3,
     "benchmarks.runner": 4,
     REPORT: 4,
     "benchmarks.console": 5,

@@ -179,8 +179,10 @@ def write(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path]
     texts = {} if samples.texts is None else {"text": samples.texts}
     writer.samples(columns | texts | samples.columns)
     counts = compared(corpus, samples)
-    notes = [f"{corpus.name}: road {road}, from {', '.join(sorted(path.name for path in files.values()))}"]
-    notes += [*count_notes(corpus, counts, road), *samples.notes]
+    notes = [f"road {road}, from {', '.join(sorted(path.name for path in files.values()))}", *samples.notes]
+    if corpus.sdk_total is not None and road in ("csd", "mmsdk"):
+        found = len(samples.ids)
+        notes.append(f"{found} samples; the SDK's own files hold {corpus.sdk_total}: {found - corpus.sdk_total:+d}")
     notes += [f"dropped {n}: {why}" for why, n in sorted(Counter(detail for *_, detail in samples.dropped).items())]
     dropped = [dict(zip(("id", "reason", "detail"), row, strict=True)) for row in sorted(samples.dropped)]
     described = {"road": road, "counts": dict.fromkeys(samples.protocols, counts), "dropped": dropped, "notes": notes}
@@ -194,15 +196,6 @@ def compared(corpus: Corpus, samples: Samples) -> dict[str, list[int]]:
     found = Counter(samples.folds)
     counts = {split: [found[split], official] for split, official in corpus.counts.items()}
     return {**counts, "all": [len(samples.ids), sum(corpus.counts.values())]}
-
-
-def count_notes(corpus: Corpus, counts: Mapping[str, Sequence[int]], road: str) -> list[str]:
-    """How the counts compare with the official ones and, for sequences, with what the SDK's own files hold."""
-    notes = [f"{part}: {n} samples, officially {official}: {n - official:+d}" for part, (n, official) in counts.items()]
-    if corpus.sdk_total is not None and road in ("csd", "mmsdk"):
-        found = counts["all"][0]
-        notes.append(f"the SDK's own files are known to hold {corpus.sdk_total}: {found - corpus.sdk_total:+d}")
-    return notes
 
 
 def _digests(files: Mapping[str, Path]) -> dict[str, str]:

@@ -150,6 +150,20 @@ class Writer:
             entry["lengths"] = self._save(f"{name}.lengths", lengths.astype(np.int64))
         self._manifest["arrays"][name] = entry
 
+    def adopt(self, name: str, path: Path, meta: Mapping[str, float] | None = None) -> None:
+        """Add an array that lies in a .npy file already: by a link where the disk allows it, else by a copy."""
+        _check_name(name, self.folder)
+        target = self._temporary / f"{name}.npy"
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
+        array = np.load(target, mmap_mode="r", allow_pickle=False)
+        _check_values(array, f"{self.folder / name}.npy")
+        described = {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": _file_digest(target)}
+        meta = {key: float(value) for key, value in (meta or {}).items()}
+        self._manifest["arrays"][name] = {**described, "digest": digest_array(array), "meta": meta}
+
     def samples(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Write the table of samples: columns of one length, of integers, floats, booleans or strings."""
         table = {name: np.asarray(column) for name, column in columns.items()}
@@ -176,6 +190,7 @@ class Writer:
         """Write the manifest and read everything back: the data as it will be, not yet published."""
         if self._manifest["samples"] is None:
             raise InputError(f"{self.folder / SAMPLES}: no samples were written; the preparation must add them")
+        self._manifest["digest"] = manifest_digest(self._manifest)
         path = self._temporary / MANIFEST
         path.write_text(json.dumps(self._manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return load(self._temporary)
@@ -185,6 +200,32 @@ class Writer:
         np.save(path, array, allow_pickle=False)
         described = {"shape": list(array.shape), "dtype": array.dtype.str}
         return {**described, "sha256": _file_digest(path), "digest": digest_array(array)}
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """One digest of all arrays, lengths, stored units and samples that a manifest describes."""
+    arrays = {n: [e["digest"], e.get("lengths", {}).get("digest"), e["meta"]] for n, e in manifest["arrays"].items()}
+    columns = {name: entry["digest"] for name, entry in manifest["samples"]["columns"].items()}
+    return hashlib.sha256(json.dumps([arrays, columns], sort_keys=True).encode()).hexdigest()
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """Read a prepared folder again, all of it: InputError where a file is not what the manifest says; the digests."""
+    data, manifest = load(folder, verify=True), _manifest(Path(folder))
+    again = {name: digest_array(array) for name, array in data.arrays.items()}
+    again |= {f"samples.{name}": digest_array(column) for name, column in data.samples.items()}
+    for name, digest in again.items():
+        if digest != data.digests[name]:
+            raise InputError(f"{folder}: {name}: digest differs from the manifest; {_again(data.name)}")
+    whole = manifest_digest(manifest)
+    if manifest.get("digest", whole) != whole:
+        raise InputError(f"{Path(folder) / MANIFEST}: field 'digest' is not that of its parts; {_again(data.name)}")
+    return {**data.digests, "all": whole}
+
+
+def parameters(folder: Path) -> dict[str, Any]:
+    """How a prepared folder was made: presets, counts, dropped samples, as its manifest says."""
+    return dict(_manifest(Path(folder)).get("parameters", {}))
 
 
 def _text(value: Any) -> str:

@@ -72,6 +72,21 @@ class Sequences:
             raise InputError(f"{where}: intervals are {intervals.dtype}, not seconds; fetch it again")
         return Entry(intervals.astype(np.float64, copy=False), features)
 
+    def numbers(self, video: str) -> Entry:
+        """The same, of features that must be numbers."""
+        return self._of_kind(video, "iuf", "numbers")
+
+    def texts(self, video: str) -> Entry:
+        """The same, of features that must be words."""
+        return self._of_kind(video, "SOU", "words")
+
+    def _of_kind(self, video: str, kinds: str, what: str) -> Entry:
+        entry = self.entry(video)
+        if entry.features.dtype.kind not in kinds or entry.features.shape[1] == 0:
+            found = f"features are {entry.features.dtype} {list(entry.features.shape)}, not {what}"
+            raise InputError(f"{self.path}: {self.root}/data/{video}: {found}; it is another computational sequence")
+        return entry
+
 
 def open_csd(path: Path) -> Sequences:
     """Open a .csd file, in a ``with`` statement. InputError where it is missing, no HDF5 or of another layout."""

@@ -25,7 +25,7 @@ _ORDERS = "<>=|"
 
 
 class _Refused(Exception):
-    """Why a pickle is not read; load() adds the file's name."""
+    """Why a pickle is not read; read() adds the file's name."""
 
 
 class _Maker:
@@ -219,7 +219,7 @@ class _Reader(pickle._Unpickler):
         raise _Refused(f"it names extension {code}")
 
 
-def load(path: Path) -> Any:
+def read(path: Path) -> Any:
     """The dictionaries, lists, tuples, sets, strings, numbers and arrays of a pickle.
 
     InputError in one line, with the forbidden name where there is one; nothing from the file is executed.
@@ -232,7 +232,8 @@ def load(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; put the published file there") from None
     except _Refused as error:
-        raise InputError(f"{path}: refused, nothing was executed: {error}; fetch the published file again") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: refused, nothing was executed: {reason}; fetch the published file again") from None
     except (
         *(OSError, EOFError, pickle.UnpicklingError, struct.error, ValueError, TypeError, KeyError, IndexError),
         *(AttributeError, MemoryError, OverflowError, AssertionError, RecursionError),

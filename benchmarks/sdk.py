@@ -72,6 +72,16 @@ def aligned(paths: Mapping[str, Path]) -> dict[str, dict[str, Parts]]:
     """
     names = ("words", "audio", "vision")
     module = library()
+    try:
+        return _by_video(_aligned(module, paths, names))
+    except (Exception, SystemExit) as error:  # mmsdk raises RuntimeError, and numpy's and h5py's errors as they come
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{paths['words'].parent}: mmsdk cannot align these files: {reason}; fetch them again"
+        ) from None
+
+
+def _aligned(module: Any, paths: Mapping[str, Path], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     with _silent():
         dataset = module.mmdataset({name: str(paths[name]) for name in names})
         dataset.align("words", collapse_functions=[_average])
@@ -80,7 +90,7 @@ def aligned(paths: Mapping[str, Path]) -> dict[str, dict[str, Parts]]:
             _tag(dataset[name].data, name == "words")
         dataset.add_computational_sequences({"labels": str(paths["labels"])}, None)
         dataset.align("labels")
-    return _by_video({name: dataset[name].data for name in names})
+    return {name: dataset[name].data for name in names}
 
 
 def _average(_: np.ndarray, features: np.ndarray) -> np.ndarray:

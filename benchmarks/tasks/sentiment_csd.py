@@ -66,7 +66,7 @@ def read(corpus: Corpus, paths: Mapping[str, Path], source: Path, official: bool
                 lost = ("no_fold", "its video is in none of the standard folds")
                 collected.samples.dropped += [(f"{video}[{row}]", *lost) for row in range(len(labels))]
             else:
-                _collect(video, fold, labels, (opened["words"].entry(video), parts), collected)
+                _collect(video, fold, labels, (opened["words"].texts(video), parts), collected)
     return _finished(corpus, collected, folds_file)
 
 
@@ -82,12 +82,12 @@ def _aligned(
 ) -> Iterator[tuple[str, csd.Entry, Mapping[str, csd.Parts]]]:
     theirs = sdk.aligned({role: opened[role].path for role in ROLES}) if official else None
     for video in videos:
-        labels = opened["labels"].entry(video)
+        labels = opened["labels"].numbers(video)
         if theirs is not None:
             yield video, labels, theirs.get(video, {})
             continue
-        others = {role: opened[role].entry(video) for role in ("audio", "vision")}
-        yield video, labels, csd.segments(opened["words"].entry(video), others, labels.intervals)
+        others = {role: opened[role].numbers(video) for role in ("audio", "vision")}
+        yield video, labels, csd.segments(opened["words"].texts(video), others, labels.intervals)
 
 
 def _collect(

@@ -91,7 +91,7 @@ def _same_samples(one: Samples, other: Samples) -> np.ndarray | None:
 
 
 def _read(corpus: Corpus, kind: str, path: Path, labels: str, raw_text: bool) -> Samples:
-    content = safe_pickle.load(path)
+    content = safe_pickle.read(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(split), dict) for split in SPLITS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path}: expected the splits train, valid and test, found {found}; fetch it again")

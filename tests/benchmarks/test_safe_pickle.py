@@ -33,7 +33,7 @@ class Runs:
 def refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        safe_pickle.load(path)
+        safe_pickle.read(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -59,7 +59,7 @@ def test_what_numpy_writes_comes_back_the_same(protocol: int, tmp_path: Path) ->
     content = {**CONTENT, "float": np.float32(2.5), "int": np.int64(-3), "plain": plain, b"key": 1, 7: bytearray(b"x")}
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-    found = safe_pickle.load(path)
+    found = safe_pickle.read(path)
     assert set(found) == set(content)
     for name, array in CONTENT.items():
         assert found[name].shape == array.shape
@@ -79,7 +79,7 @@ def test_a_pickle_of_python_2_is_read_as_latin_1(tmp_path: Path) -> None:
     )
     pickletools.dis(body, out=open(os.devnull, "w"))  # noqa: SIM115
     (tmp_path / "x.pkl").write_bytes(body)
-    assert safe_pickle.load(tmp_path / "x.pkl")["a"].tolist() == values.tolist()
+    assert safe_pickle.read(tmp_path / "x.pkl")["a"].tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -142,7 +142,7 @@ def forged(
 def test_forged_arrays_are_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(forged((2,), b"f4", b"\0" * 8))
-    assert safe_pickle.load(path).tolist() == [0, 0]
+    assert safe_pickle.read(path).tolist() == [0, 0]
     assert "comes with 2 values" in refused(path, forged((1 << 40, 1 << 40), b"f4", b"\0" * 8))
     assert "has a shape" in refused(path, forged((-1,), b"f4", b"\0" * 8))
     assert "not whole values" in refused(path, forged((2,), b"f4", b"\0" * 7))
@@ -177,7 +177,7 @@ def test_nested_objects_that_would_explode_do_not(tmp_path: Path) -> None:
         doubled = [doubled, doubled]
     path, began = tmp_path / "x.pkl", time.monotonic()
     path.write_bytes(pickle.dumps(doubled))
-    found = safe_pickle.load(path)
+    found = safe_pickle.read(path)
     assert found[0] is found[1]
     assert time.monotonic() - began < 1
     deep = b"]" * 100_000 + b"a" * 99_999 + b"."
@@ -190,7 +190,7 @@ def test_nested_objects_that_would_explode_do_not(tmp_path: Path) -> None:
 def test_a_forged_array_is_not_made_twice_from_one_note(tmp_path: Path) -> None:
     array = np.zeros(3)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([array, array]))
-    one, other = safe_pickle.load(tmp_path / "x.pkl")
+    one, other = safe_pickle.read(tmp_path / "x.pkl")
     assert one is other
 
 
@@ -199,6 +199,6 @@ def test_reading_imports_nothing(tmp_path: Path) -> None:
     assert "antigravity.fly" in refused(tmp_path / "x.pkl", b"cantigravity\nfly\n.")
     assert "antigravity" not in sys.modules
     with pytest.raises(InputError, match="missing"):
-        safe_pickle.load(tmp_path / "none.pkl")
+        safe_pickle.read(tmp_path / "none.pkl")
     with pytest.raises(InputError, match=r"x\.pkl|directory"):
-        safe_pickle.load(tmp_path)
+        safe_pickle.read(tmp_path)

@@ -247,6 +247,9 @@ def test_the_true_fold_lists_are_taken(corpus: sentiment.Corpus) -> None:
             "5 features, expected 74",
         ),
         (lambda made: edited(made, "vision", "synth-t1", features=np.ones((99, 47))), "features [99, 47]"),
+        (lambda made: edited(made, "vision", "synth-t1", features=np.full((100, 47), b"x")), "not numbers"),
+        (lambda made: edited(made, "labels", "synth-t1", features=np.ones((4, 0))), "not numbers"),
+        (lambda made: edited(made, "words", "synth-t1", features=np.ones((20, 300))), "not words"),
     ],
 )
 def test_sequences_of_another_kind_are_refused(change: Callable[[Any], Any], word: str, tmp_path: Path) -> None:

@@ -132,8 +132,8 @@ def _mono(frame: Any) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    mean: np.ndarray = samples.astype(np.float32).mean(0)
-    return mean
+    samples = samples.astype(np.float32, copy=False)
+    return np.asarray(samples.mean(0) if channels > 1 else samples[0])
 
 
 def _resample(samples: np.ndarray, found: int, rate: int) -> np.ndarray:

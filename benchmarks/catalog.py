@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks import BENCHMARKS
+from benchmarks import BENCHMARKS, engine
+from benchmarks.engine import Options
 from benchmarks.errors import InputError, unknown
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer, contents, load
 from benchmarks.record import digest_of
@@ -25,6 +26,7 @@ from benchmarks.twin import TwinRecipe, generate
 from benchmarks.twin import twin_protocol as protocol_of_twin
 
 DATA = ("auto", "twin", "real")
+DEFAULTS = Options()
 
 
 class TaskModule(typing.Protocol):
@@ -57,21 +59,50 @@ def prepared_folder(cache: Path, name: str) -> Path:
     return Path(cache) / "prepared" / name
 
 
-def prepare(name: str, source: Path, cache: Path) -> Path:
+def prepare(name: str, source: Path, cache: Path, options: Options = DEFAULTS) -> Path:
     """Prepare a benchmark from the published files below ``source``; returns the folder, complete or untouched.
 
-    Before anything is published, every protocol that the new data serves is arranged and its official counts checked.
+    Before anything is published, every protocol that the new data serves is arranged and its official counts checked;
+    a task names in COUNTS_NOTED the protocols whose counts its own prepare compares, noting the difference. Raw media
+    may lose clips, up to the stated share: there differing counts are told and stand in the manifest.
     """
+    folder = prepared_folder(cache, name)
+    job = job_of(name, source, options.preset)
+    if job is None:
+        with Writer(folder, name) as writer:
+            task_module(name).prepare(Path(source), writer)
+            for problem in _unserved(name, writer.seal()):
+                raise problem
+        return folder
+    with engine.area(engine.partial_folder(folder)) as held, Writer(folder, name) as writer:
+        engine.run(job, writer, held, options)
+        for problem in _unserved(name, writer.seal()):
+            options.tell(str(problem))
+    return folder
+
+
+def job_of(name: str, source: Path, preset: str | None = None) -> engine.Job | None:
+    """What the preparation of raw media below ``source`` would do; None where published files are read as they are."""
+    plan = getattr(task_module(name), "plan", None)
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; set CLCR_DATA or pass --source to the folder of published files")
-    folder = prepared_folder(cache, name)
-    with Writer(folder, name) as writer:
-        task_module(name).prepare(Path(source), writer)
-        data = writer.seal()
-        for protocol in spec(name).protocols:
-            if set(reads(protocol)) <= set(data.digests):
-                check_counts(protocol, arrange(data, protocol, 0), name)
-    return folder
+    if plan is None and preset is not None:
+        raise InputError(f"{name}: no presets, its published files are read as they are; leave --preset out")
+    return cast("engine.Job | None", plan(Path(source), preset)) if plan is not None else None
+
+
+def _unserved(name: str, data: Prepared) -> list[InputError]:
+    """What keeps the protocols that have their arrays from having their official samples."""
+    problems, noted = [], getattr(task_module(name), "COUNTS_NOTED", ())
+    for protocol in spec(name).protocols:
+        if set(reads(protocol)) <= set(data.digests):
+            try:
+                arrangement = arrange(data, protocol, 0)
+                if protocol.name not in noted:
+                    check_counts(protocol, arrangement, name)
+            except InputError as error:
+                problems.append(error)
+    return problems
 
 
 def check_counts(protocol: Protocol, arrangement: Arrangement, where: str) -> None:

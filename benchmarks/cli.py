@@ -90,9 +90,21 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = command("list", _list, "benchmarks, methods, variants, launchers, metrics, protocols")
     listing.add_argument("section", nargs="?", choices=SECTIONS, metavar="|".join(SECTIONS))
+    fetching = command("fetch", _fetch, "download what may be downloaded, explain what must be got by hand")
+    fetching.add_argument("benchmark", metavar="BENCHMARK|all")
+    fetching.add_argument("--to", metavar="DIR", help="where the files go (default: $CLCR_CACHE/sources/BENCHMARK)")
+    fetching.add_argument("--large", action="store_true", help="also large files without a published checksum")
+    fetching.add_argument("--dry-run", action="store_true", help="tell sources and steps, download nothing")
     preparing = command("prepare", _prepare, "published files -> prepared folder, checked against official counts")
     preparing.add_argument("benchmark", metavar="BENCHMARK|all")
     preparing.add_argument("--source", metavar="DIR", help="folder of the published files (default: $CLCR_DATA)")
+    preparing.add_argument(
+        "--dry-run", action="store_true", help="say what is found and what is missing, write nothing"
+    )
+    preparing.add_argument("--verify", action="store_true", help="read the prepared folder again, compare all digests")
+    preparing.add_argument("--workers", type=int, metavar="N", help="processes that decode media (default: one a core)")
+    preparing.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
+    preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
@@ -176,33 +188,27 @@ def _list(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks import BENCHMARKS, catalog
-    from benchmarks.prepared import load
+def _fetch(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import fetching
 
+    sources = cache_folder() / "sources"
+    to = Path(args.to) if args.to else sources if args.benchmark == "all" else sources / args.benchmark
+    return fetching.run(args.benchmark, to, console, args.large, args.dry_run)
+
+
+def _prepare(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import BENCHMARKS, preparation
+
+    wanted = list(BENCHMARKS) if args.benchmark == "all" else [args.benchmark]
+    if args.verify:
+        return preparation.verify(wanted, cache_folder(), console)
     source = args.source or os.environ.get("CLCR_DATA")
     if not source:
         raise InputError("prepare: no source; pass --source DIR or set CLCR_DATA to the folder of published files")
-    wanted = list(BENCHMARKS) if args.benchmark == "all" else [args.benchmark]
-    made: list[dict[str, Any]] = []
-    refused: list[dict[str, str]] = []
-    for name in wanted:
-        try:
-            data = load(catalog.prepare(name, Path(source), cache_folder()))
-        except InputError as error:
-            if len(wanted) == 1:
-                raise
-            refused.append({"benchmark": name, "error": str(error)})
-            console.note(f"{name}: not prepared: {error}")
-            continue
-        shapes = {array: list(values.shape) for array, values in data.arrays.items()}
-        rows = len(next(iter(data.samples.values())))
-        made.append({"benchmark": name, "samples": rows, "arrays": shapes})
-        console.say(f"{name}: prepared, {rows} samples, arrays {', '.join(shapes)}")
-    console.data({"prepared": made, "refused": refused})
-    if not made:
-        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
-    return 0
+    options = preparation.options(args.workers, args.preset, args.max_loss, console.note)
+    if args.dry_run:
+        return preparation.dry_run(wanted, Path(source), options, console)
+    return preparation.prepare(wanted, Path(source), cache_folder(), options, console)
 
 
 def _row(run: Planned) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError
 from benchmarks.metrics import METRICS
 from benchmarks.runner import launch, plan
-from benchmarks.spec import Protocol
+from benchmarks.spec import BenchmarkSpec, Protocol
 
 
 def sections(names: Iterable[str], cache: Path) -> dict[str, Any]:
@@ -82,11 +82,21 @@ def _protocols() -> list[dict[str, Any]]:
             "modalities": [modality.name for modality in protocol.modalities],
             "folds": protocol.folds,
             "selection": protocol.selection,
+            "group": protocol.group,
+            "shared_groups": _shared(catalog.spec(name), protocol),
             "note": protocol.note,
         }
         for name in BENCHMARKS
         for protocol in catalog.spec(name).protocols
     ]
+
+
+def _shared(spec: BenchmarkSpec, protocol: Protocol) -> dict[str, int] | None:
+    """The leakage report: how many groups two splits have in common, by the official lists. A protocol that says that
+    none is shared is refused where one is (catalog.check_arrangement). None: no groups, or it varies with the seed."""
+    if protocol.name in spec.leaks:
+        return dict(spec.leaks[protocol.name])
+    return None if protocol.group is None or protocol.groups_shared else {"train/test": 0}
 
 
 def as_table(name: str, rows: Any) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
@@ -99,6 +109,8 @@ def as_table(name: str, rows: Any) -> tuple[Sequence[str], Sequence[Sequence[obj
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "-" if value is None else str(value)

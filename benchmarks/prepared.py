@@ -30,6 +30,7 @@ LEVELS = 3
 MANIFEST = "manifest.json"
 SAMPLES = "samples.csv"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_COLUMN = re.compile(rf"{_PLAIN.pattern}(\.{_PLAIN.pattern})?")  # split.paper: never the name of a file
 _ROWS_AT_ONCE = 1024
 
 
@@ -149,12 +150,26 @@ class Writer:
             entry["lengths"] = self._save(f"{name}.lengths", lengths.astype(np.int64))
         self._manifest["arrays"][name] = entry
 
+    def adopt(self, name: str, path: Path, meta: Mapping[str, float] | None = None) -> None:
+        """Add an array that lies in a .npy file already: by a link where the disk allows it, else by a copy."""
+        _check_name(name, self.folder)
+        target = self._temporary / f"{name}.npy"
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
+        array = np.load(target, mmap_mode="r", allow_pickle=False)
+        _check_values(array, f"{self.folder / name}.npy")
+        described = {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": _file_digest(target)}
+        meta = {key: float(value) for key, value in (meta or {}).items()}
+        self._manifest["arrays"][name] = {**described, "digest": digest_array(array), "meta": meta}
+
     def samples(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Write the table of samples: columns of one length, of integers, floats, booleans or strings."""
         table = {name: np.asarray(column) for name, column in columns.items()}
         where = self.folder / SAMPLES
         for name, column in table.items():
-            _check_name(name, where)
+            _check_name(name, where, _COLUMN)
             _check_values(column, f"{where}: field {name!r}")
         if len({column.shape for column in table.values()}) != 1:
             raise InputError(f"{where}: columns differ in length; every column needs one value per sample")
@@ -175,6 +190,7 @@ class Writer:
         """Write the manifest and read everything back: the data as it will be, not yet published."""
         if self._manifest["samples"] is None:
             raise InputError(f"{self.folder / SAMPLES}: no samples were written; the preparation must add them")
+        self._manifest["digest"] = manifest_digest(self._manifest)
         path = self._temporary / MANIFEST
         path.write_text(json.dumps(self._manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return load(self._temporary)
@@ -186,14 +202,40 @@ class Writer:
         return {**described, "sha256": _file_digest(path), "digest": digest_array(array)}
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """One digest of all arrays, lengths, stored units and samples that a manifest describes."""
+    arrays = {n: [e["digest"], e.get("lengths", {}).get("digest"), e["meta"]] for n, e in manifest["arrays"].items()}
+    columns = {name: entry["digest"] for name, entry in manifest["samples"]["columns"].items()}
+    return hashlib.sha256(json.dumps([arrays, columns], sort_keys=True).encode()).hexdigest()
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """Read a prepared folder again, all of it: InputError where a file is not what the manifest says; the digests."""
+    data, manifest = load(folder, verify=True), _manifest(Path(folder))
+    again = {name: digest_array(array) for name, array in data.arrays.items()}
+    again |= {f"samples.{name}": digest_array(column) for name, column in data.samples.items()}
+    for name, digest in again.items():
+        if digest != data.digests[name]:
+            raise InputError(f"{folder}: {name}: digest differs from the manifest; {_again(data.name)}")
+    whole = manifest_digest(manifest)
+    if manifest.get("digest", whole) != whole:
+        raise InputError(f"{Path(folder) / MANIFEST}: field 'digest' is not that of its parts; {_again(data.name)}")
+    return {**data.digests, "all": whole}
+
+
+def parameters(folder: Path) -> dict[str, Any]:
+    """How a prepared folder was made: presets, counts, dropped samples, as its manifest says."""
+    return dict(_manifest(Path(folder)).get("parameters", {}))
+
+
 def _text(value: Any) -> str:
     if isinstance(value, np.bool_):
         return str(int(value))
     return repr(float(value)) if isinstance(value, np.floating) else str(value)
 
 
-def _check_name(name: str, where: Path) -> None:
-    if not _PLAIN.fullmatch(name):
+def _check_name(name: str, where: Path, pattern: re.Pattern[str] = _PLAIN) -> None:
+    if not pattern.fullmatch(name):
         raise InputError(f"{where}: field {name!r} is not a plain name; use letters, digits and underscores")
 
 

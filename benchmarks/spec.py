@@ -70,7 +70,8 @@ class Protocol:
 @dataclass(frozen=True)
 class BenchmarkSpec:
     """One benchmark. The first protocol is the default of real data; ``twin_protocol`` is what the twin stands for
-    (None: no twin). value_range: of the regression target. metrics: names of benchmarks.metrics.METRICS."""
+    (None: no twin). value_range: of the regression target. metrics: names of benchmarks.metrics.METRICS.
+    leaks: protocol -> {"train/test": groups that its official lists have on both sides}; facts, checked by a test."""
 
     name: str
     title: str
@@ -83,6 +84,7 @@ class BenchmarkSpec:
     source: str
     value_range: tuple[float, float] | None = None
     twin_protocol: str | None = None
+    leaks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):

@@ -10,28 +10,50 @@ from pathlib import Path
 from benchmarks import twin
 from benchmarks.prepared import Arrangement, Prepared, Writer
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
-from benchmarks.tasks import raw_files_unavailable
+from benchmarks.tasks import sentiment, sentiment_roads
 from benchmarks.twin import TwinModality, TwinRecipe
+
+CORPUS = sentiment.Corpus(
+    name="cmu_mosei",
+    tag="mosei",
+    files={
+        "words": ("CMU_MOSEI_TimestampedWords.csd",),
+        "audio": ("CMU_MOSEI_COVAREP.csd",),
+        "vision": ("CMU_MOSEI_VisualFacet42.csd", "CMU_MOSEI_Visual_Facet_42.csd"),
+        "labels": ("CMU_MOSEI_Labels.csd",),
+    },
+    audio=("covarep", 74),
+    vision=("facet", 35),
+    narrow={"audio": ("covarep", 74), "vision": ("facet", 35)},
+    mult="mosei_senti",
+    videos={"train": 2249, "valid": 300, "test": 678},
+    folds_sha256="0dd123c3fb726687a54081bd3e4f8b8b33219df2e693fab30d8649c92f16d108",
+    counts={"train": 16326, "valid": 1871, "test": 4659},
+    renamed={"mmsa_aligned": "standard"},  # its aligned_50.pkl has the raw text, COVAREP 74 and FACET 35
+)
 
 _STANDARD = Protocol(
     name="standard",
     title="Standard folds (SDK), word-aligned",
     modalities=(
-        ModalitySpec("language", "text", "text", (), backbone="language_model"),
+        sentiment_roads.LANGUAGE,
         ModalitySpec("audio", "covarep", "tokens", (50, 74), standardise=True),
         ModalitySpec("vision", "facet", "tokens", (50, 35), standardise=True),
     ),
     n_classes=None,
-    counts={"train": 16326, "valid": 1871, "test": 4659},
+    counts=CORPUS.counts,
     group="video",
     note="COVAREP 74 and FACET 35, at most 50 words, as MISA and MMSA have them.",
 )
+
+_PICKLES = sentiment_roads.protocols(CORPUS)
+COUNTS_NOTED = ("standard", *_PICKLES)  # prepare itself compares these counts and notes the difference
 
 SPEC = BenchmarkSpec(
     name="cmu_mosei",
     title="CMU-MOSEI",
     task="regression",
-    protocols=(_STANDARD,),
+    protocols=(_STANDARD, *_PICKLES.values()),
     metrics=("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"),
     main_metric="mae",
     citation="Zadeh et al.: Multimodal Language Analysis in the Wild, ACL 2018",
@@ -60,15 +82,14 @@ TWIN = TwinRecipe(  # values centred and narrower than CMU-MOSI's, as the real o
 
 
 def prepare(source: Path, writer: Writer) -> None:
-    """Not available yet: always InputError."""
-    del writer  # nothing is written
-    raise raw_files_unavailable(
-        SPEC, "CMU_MOSEI_TimestampedWords.csd, _COVAREP.csd, _VisualFacet42.csd and _Labels.csd", source
-    )
+    """Read the owners' sequences or the field's pickles below ``source``; the manifest says which."""
+    if not sentiment_roads.prepare(source, CORPUS, writer):
+        twin_instead = f"or use its synthetic twin: --benchmark {SPEC.name} --data twin; from {SPEC.source}"
+        raise sentiment_roads.missing(source, CORPUS, twin_instead)
 
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
-    """Samples and split of the twin; InputError for real data, which cannot be prepared yet."""
+    """The samples and the standard folds of a protocol, on real data and on the twin."""
     if prepared.origin == "twin":
         return twin.arrange(prepared, protocol, seed)
-    raise raw_files_unavailable(SPEC, "utterances and folds")
+    return sentiment.arrange(prepared, protocol)

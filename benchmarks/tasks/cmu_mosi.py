@@ -1,9 +1,9 @@
 """CMU-MOSI: sentiment in [-3, 3] of 2,199 utterances from 93 videos: language, audio and vision.
 
-Three protocols: ``standard`` on the SDK's sequences; ``transcripts``, open, on the same folds with raw text and one
-audio vector; ``utterance``, open, with one vector per modality. The last one's language and vision vectors come from
-networks that were trained on the labels of 1,447 of the utterances, so it never touches those: prepared data holds
-these vectors of the other 752 only, and these are cross-validated by video.
+``standard`` is for the SDK's sequences, ``mmsa_*`` and ``mult_*`` for the pickles of those projects; ``transcripts``,
+open, has the same folds with raw text and one audio vector; ``utterance``, open, one vector per modality. Language and
+vision vectors of the last come from networks that were trained on the labels of 1,447 of the utterances, so it never
+touches those: prepared data holds these vectors of the other 752 only, and these are cross-validated by video.
 """
 
 from __future__ import annotations
@@ -17,9 +17,30 @@ from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
 from benchmarks.published import read_npz, read_table, require
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
+from benchmarks.tasks import sentiment, sentiment_roads
 from benchmarks.twin import TwinModality, TwinRecipe
 
-_LANGUAGE = ModalitySpec("language", "text", "text", (), backbone="language_model")
+_LANGUAGE = sentiment_roads.LANGUAGE
+_COUNTS = {"train": 1284, "valid": 229, "test": 686}
+
+CORPUS = sentiment.Corpus(
+    name="cmu_mosi",
+    tag="mosi",
+    files={
+        "words": ("CMU_MOSI_TimestampedWords.csd",),
+        "audio": ("CMU_MOSI_COVAREP.csd",),
+        "vision": ("CMU_MOSI_Visual_Facet_41.csd", "CMU_MOSI_VisualFacet_4.1.csd"),
+        "labels": ("CMU_MOSI_Opinion_Labels.csd",),
+    },
+    audio=("covarep", 74),
+    vision=("facet", 47),
+    narrow={"audio": ("audio5", 5), "vision": ("vision20", 20)},
+    mult="mosi",
+    videos={"train": 52, "valid": 10, "test": 31},
+    folds_sha256="fa0f8c6b7d0de134bc3eafebb8b0f0a416ef46c3c1d811692b92ce1507e7f9ea",
+    counts=_COUNTS,
+    sdk_total=2183,
+)
 
 _STANDARD = Protocol(
     name="standard",
@@ -30,7 +51,7 @@ _STANDARD = Protocol(
         ModalitySpec("vision", "facet", "tokens", (50, 47), standardise=True),
     ),
     n_classes=None,
-    counts={"train": 1284, "valid": 229, "test": 686},
+    counts=_COUNTS,
     group="video",
     note="COVAREP 74 and FACET 47 as MulT and MISA use them; MMSA's files hold hand-picked 5 and 20 of these columns.",
 )
@@ -42,7 +63,7 @@ _TRANSCRIPTS = Protocol(
     title="Standard folds, transcripts and utterance audio",
     modalities=(_LANGUAGE, _AUDIO_VECTOR),
     n_classes=None,
-    counts={"train": 1284, "valid": 229, "test": 686},
+    counts=_COUNTS,
     group="video",
     note="Raw transcripts and a 73-d openSMILE-type vector; no vision, so not comparable with the published rows.",
 )
@@ -63,11 +84,14 @@ _UTTERANCE = Protocol(
     note="The 752 utterances that the feature extractors were not trained on, cross-validated by video.",
 )
 
+_PICKLES = sentiment_roads.protocols(CORPUS)
+COUNTS_NOTED = ("standard", *_PICKLES)  # prepare itself compares these counts and notes the difference
+
 SPEC = BenchmarkSpec(
     name="cmu_mosi",
     title="CMU-MOSI",
     task="regression",
-    protocols=(_STANDARD, _TRANSCRIPTS, _UTTERANCE),
+    protocols=(_STANDARD, _TRANSCRIPTS, _UTTERANCE, *_PICKLES.values()),
     metrics=("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"),
     main_metric="mae",
     citation="Zadeh et al.: MOSI, arXiv:1606.06259, 2016",
@@ -111,7 +135,16 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 
 
 def prepare(source: Path, writer: Writer) -> None:
-    """Read the transcripts, labels and utterance vectors below ``source``/mosi (the open protocols)."""
+    """Read the owners' sequences or the field's pickles where ``source`` holds them, else the transcripts, labels and
+    utterance vectors below ``source``/mosi (the open protocols). The manifest says which."""
+    if sentiment_roads.prepare(source, CORPUS, writer):
+        return
+    if not (source / "mosi").is_dir():
+        raise sentiment_roads.missing(source, CORPUS, f"or {_TABLE} and {_FEATURES} (the open protocols)")
+    _prepare_open(source, writer)
+
+
+def _prepare_open(source: Path, writer: Writer) -> None:
     table_path, path = (require(source, name, digest, "the CMU-MOSI files") for name, digest in _SHA256.items())
     table = read_table(table_path, ("id", "video", "text", "std_fold", "bclstm_split"), _ROWS)
     data = read_npz(path, _SHAPES)
@@ -134,12 +167,7 @@ def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:
         return twin.arrange(prepared, protocol, seed)
     if protocol.name == "utterance":
         return _unseen(prepared, seed)
-    fold = prepared.column("std_fold")
-    parts = Fold(*(np.flatnonzero(fold == part) for part in ("train", "valid", "test")))
-    rows = np.arange(len(fold))
-    by_modality = {modality.name: rows for modality in protocol.modalities}
-    target, ids, video = (prepared.column(name) for name in ("sentiment", "id", "video"))
-    return Arrangement(by_modality, target, ids, (parts,), video)
+    return sentiment.arrange(prepared, protocol)
 
 
 def _unseen(prepared: Prepared, seed: int) -> Arrangement:

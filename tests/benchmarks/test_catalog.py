@@ -43,7 +43,7 @@ def test_preparing_from_an_empty_folder_says_what_is_expected(name: str, tmp_pat
     with pytest.raises(InputError) as caught:
         catalog.prepare(name, source, tmp_path / "cache")
     assert str(source) in str(caught.value)
-    assert not list((tmp_path / "cache" / "prepared").iterdir())
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     with pytest.raises(InputError, match="no such folder"):
         catalog.prepare(name, tmp_path / "nowhere", tmp_path / "cache")
 

@@ -75,7 +75,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert left.value.code == 0
     out = capsys.readouterr().out
-    for command in ("list", "prepare", "plan", "run", "status", "report", "search"):
+    for command in ("list", "fetch", "prepare", "plan", "run", "status", "report", "search"):
         assert command in out
 
 

@@ -1,0 +1,117 @@
+"""What ``clcr fetch`` does and shows: files as they come, then the steps that a person must take. No torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import fetch
+from benchmarks.console import Console, duration
+from benchmarks.errors import InputError
+from benchmarks.fetch import Fetched, Policy, Progress
+from benchmarks.sources import SOURCES, ByHand
+
+_EVERY_S = 2.0
+
+
+def run(name: str, to: Path, console: Console, large: bool = False, dry: bool = False) -> int:
+    """Fetch a benchmark, or "all" of them into a folder each; 1 where a file could not be had. ``dry``: tell alone."""
+    names = list(SOURCES) if name == "all" else [name]
+    told: list[dict[str, Any]] = []
+    for each in names:
+        fetch.sources(each)
+        folder = _writable(to / each if name == "all" else to)
+        watch = _Watch(each, console)
+        ended = fetch.planned(each, folder) if dry else fetch.fetch(each, folder, large, Policy(), watch)
+        told.append(_row(each, folder, ended))
+        _show(told[-1], console)
+    console.data({"benchmarks": told})
+    return int(any(file["state"] == "failed" for row in told for file in row["files"]))
+
+
+def _writable(folder: Path) -> Path:
+    data = os.environ.get("CLCR_DATA")
+    if data and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise InputError(f"--to {folder}: lies in CLCR_DATA, which is only read; choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--to {folder}: not a folder; choose another one")
+    return folder
+
+
+def _row(name: str, folder: Path, ended: Sequence[Fetched]) -> dict[str, Any]:
+    found = fetch.sources(name)
+    known = {file.path: asdict(file) for file in found.files}
+    files = [{**known.get(end.path, {}), **asdict(end)} for end in ended]
+    by_hand = [{**asdict(part), "found": _count(folder, part.pattern)} for part in found.by_hand]
+    return {"name": name, "folder": str(folder), "files": files, "by_hand": by_hand}
+
+
+def _count(folder: Path, pattern: str) -> int:
+    return sum(1 for _ in folder.glob(pattern)) if folder.is_dir() else 0
+
+
+def _show(row: dict[str, Any], console: Console) -> None:
+    name, folder = row["name"], row["folder"]
+    if row["files"]:
+        columns = ("file", "state", "size", "licence", "sha256", "from or why not")
+        console.table(f"{name}: {folder}", columns, [_cells(file) for file in row["files"]])
+    for part in row["by_hand"]:
+        for line in _explained(part, folder):
+            console.say(line)
+    if any(file["state"] == "skipped" for file in row["files"]):
+        console.say("  Large files without a published checksum are fetched with --large alone.")
+    console.say(f"Then: clcr prepare {name} --source {folder}")
+
+
+def _cells(file: dict[str, Any]) -> tuple[str, ...]:
+    said = file["error"] or file.get("url", "")
+    known = file["sha256"][:12] or "not published"
+    return file["path"], file["state"], amount(file["size"] or None), file.get("licence", ""), known, said
+
+
+def _explained(part: dict[str, Any], folder: str) -> list[str]:
+    source = ByHand(**{name: value for name, value in part.items() if name != "found"})
+    lines = [f"By hand: {source.what}; here: {part['found']} of {source.count}"]
+    lines += [f"  {text}" for text in (source.url, f"Licence: {source.licence}", source.terms) if text]
+    lines += [f"  {number}. {step}" for number, step in enumerate(source.steps, start=1)]
+    lines += ["  It must look like this:", *(f"    {line}" for line in source.layout)]
+    return [line.replace("DIR/", f"{folder}/").replace("DIR", folder) for line in lines]
+
+
+def amount(count: int | None) -> str:
+    """Bytes in the unit that suits them."""
+    if count is None:
+        return "unknown"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+class _Watch:
+    """Tells how a transfer goes, every two seconds at most; what went wrong always."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name, self._console = name, console
+        self._path, self._began, self._start, self._told = "", 0.0, 0, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.path != self._path or progress.done < self._start:
+            self._path, self._began, self._start, self._told = progress.path, now, progress.done, now
+        if progress.note:
+            self._console.note(f"{self._name}: {progress.path}: {progress.note}")
+        elif now - self._told >= _EVERY_S:
+            self._told = now
+            self._console.note(f"{self._name}: {progress.path}: {self._so_far(progress, now)}")
+
+    def _so_far(self, progress: Progress, now: float) -> str:
+        rate = (progress.done - self._start) / max(now - self._began, 1e-9)
+        if progress.total is None:
+            return f"{amount(progress.done)}, {amount(int(rate))}/s, total unknown"
+        left = duration((progress.total - progress.done) / rate) if rate > 0 else "unknown time"
+        return f"{amount(progress.done)} of {amount(progress.total)}, {amount(int(rate))}/s, about {left} left"

@@ -154,7 +154,7 @@ def _selection(args: argparse.Namespace) -> Selection:
         benchmarks=_names(args.benchmark),
         methods=_names(args.method),
         variants=("full",) if args.variant is None else _names(args.variant),
-        seeds=parse_seeds(args.seeds or "0-2"),
+        seeds=parse_seeds("0-2" if args.seeds is None else args.seeds),
         **asked,
     )
 
@@ -315,13 +315,14 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     matches = plan.matcher(selection, given)
     merged = store.merge(place.out)
     console.note(f"{merged.added} new results merged, {merged.total} records of the benchmarks that were run here")
-    built = report.build(place.out, args.only, args.partial, matches, _stale(place, matches, console))
+    select = matches if given else None
+    built = report.build(place.out, args.only, args.partial, select, _stale(place, matches, console))
     files, holes = [str(path) for path in built.files], [str(hole) for hole in built.holes]
     console.data({"merged": asdict(merged), "files": files, "holes": holes})
     console.notes([f"missing: {hole}" for hole in holes])
     if given:
         console.sections(built.tables)
-    console.say(f"wrote {len(files)} files below {place.out}")
+    console.say("the tables of a selection are not written" if given else f"wrote {len(files)} files below {place.out}")
     return 0
 
 

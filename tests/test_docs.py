@@ -56,6 +56,16 @@ def test_make_lines_name_targets(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["README.md", "REPRODUCE.md"])
+def test_result_tables_in_the_documents_are_the_generated_ones(name: str) -> None:
+    rows = re.findall(
+        r"^\| (?:CLCR|Late fusion|OGM-GE|MISA|Unimodal|Linear)\b.*±.*\|$", (ROOT / name).read_text(), re.M
+    )
+    assert rows
+    made = (ROOT / "results/tables/main.md").read_text(encoding="utf-8").splitlines()
+    assert set(rows) <= set(made)
+
+
 def test_documents_link_to_files_that_exist() -> None:
     for name in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):

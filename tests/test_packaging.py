@@ -53,7 +53,8 @@ def test_conda_lists_every_core_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     listed = {bare(line) for line in environment["dependencies"][-1]["pip"]}
-    wanted = {bare(name) for name in project["dependencies"] + project["optional-dependencies"]["language"]}
+    extras = project["optional-dependencies"]
+    wanted = {bare(name) for name in project["dependencies"] + extras["language"] + extras["media"]}
     assert wanted <= listed
 
 

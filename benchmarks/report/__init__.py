@@ -41,6 +41,8 @@ def build(
 ) -> Built:
     """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}.
 
+    The tables of a selection are made but not written: <out>/tables always holds all that the records hold.
+
     only: "tables" or None, which is all that there is. partial: show tables that lack results and name in each section
     what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise ``collect.Incomplete`` (an
     InputError) that lists them, and no file is touched. select: the runs to look at. stale: runs whose record no
@@ -54,7 +56,8 @@ def build(
     if not partial:
         require_complete(collected, out / "records")
     tables = tables_of(collected, read_published(out), Examples(out / "predictions"))
-    return Built(write_tables(tables, out / "tables"), tables, collected.holes, collected)
+    files = write_tables(tables, out / "tables") if select is None else ()
+    return Built(files, tables, collected.holes, collected)
 
 
 def read_published(out: Path) -> published.Published:

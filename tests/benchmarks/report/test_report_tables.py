@@ -200,13 +200,13 @@ def test_one_pair_of_runs_example_by_example(write: Write, tmp_path: Path) -> No
     for record in records:
         right = rng.random(120) < (0.9 if record.key.method == "clcr" else 0.6)
         scores = np.eye(6)[np.where(right, target, (target + 1) % 6)]
-        arrays = {"index": np.arange(120), "target": target, "group": np.arange(120) // 10, "prediction": scores}
+        arrays = {"index": np.arange(120), "target": target, "group": np.arange(120) // 5, "prediction": scores}
         members |= archive.members(record.key, record.predictions, arrays)
     archive.write_npz(tmp_path / "crema_d.npz", members)
     table = significance_table(found, Examples(tmp_path))
     one = section(table, "twin", "One pair of runs")
     row = cells(one)["MISA"]
-    assert row[:2] == ["120", "12"]
+    assert row[:2] == ["120", "24"]
     assert row[2].startswith("+")
     assert row[3] == row[4] == "< 0.001"
     assert "seed 3" in one.facts[0]

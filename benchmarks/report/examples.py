@@ -15,7 +15,7 @@ from benchmarks.report.layout import DASH, Cell, Section, interval, name_of, p_t
 from benchmarks.report.resampling import mcnemar_exact, paired_bootstrap
 from benchmarks.report.statistics import Array, holm
 
-LEAST_GROUPS = 20  # a percentile bootstrap of fewer groups is too narrow: 17 % false positives at 5
+LEAST_GROUPS = 20  # a percentile bootstrap of fewer groups is too narrow, and claims too much
 DRAWS = 1000
 COLUMNS = ("CLCR against", "Examples", "Groups", "Difference [95 % interval]", "McNemar p", "p (Holm)")
 Arrays = Mapping[str, NDArray[np.generic]]

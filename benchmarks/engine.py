@@ -129,9 +129,11 @@ def check_losses(job: Job, losses: Sequence[Loss], limit: float | None, folder: 
     lines = "".join(f"{loss.id}\t{loss.reason}\t{loss.detail}\n" for loss in losses)
     path.write_text(lines, encoding="utf-8")
     first = ", ".join(f"{loss.id} ({loss.reason})" for loss in losses[:3])
+    told = f"{len(losses)} of {len(job.clips)} clips lost ({by_reason(losses)})"
+    if len(losses) == len(job.clips):
+        raise InputError(f"{job.name}: {told}: {first} ...; the list is {path}; look where --source points")
     raise InputError(
-        f"{job.name}: {len(losses)} of {len(job.clips)} clips lost ({by_reason(losses)}), "
-        f"at most {allowed:.1%} allowed: {first} ...; the list is {path}; "
+        f"{job.name}: {told}, at most {allowed:.1%} allowed: {first} ...; the list is {path}; "
         f"complete the source, or allow it with --max-loss {_above(losses, job)}"
     )
 

@@ -2,6 +2,9 @@
 
 Letters used in all packages: B batch, M modalities, L levels (3), T tokens (the longest modality of a batch),
 d common width, C classes. Axes always come in the order (level, modality, batch, token, width).
+
+A folded method (see ``clcr.layers``) trains S seeds in one program: whatever is said here to be (B, ...), every loss
+and every diagnostic then has a leading axis S, and nothing of one seed reaches another.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from clcr.layers import Draws
 
 LEVELS = 3
 LOSSES = ("cross_entropy", "l1", "mse")
@@ -93,11 +98,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands when the gradient hook is called; ``noise`` is the run's own random stream."""
+    """Where training stands when the gradient hook is called; ``noise`` is the run's own random stream (or streams)."""
 
     epoch: int
     epochs: int
-    noise: torch.Generator
+    noise: Draws
 
 
 class Passthrough(nn.Module):
@@ -119,6 +124,7 @@ class Method(nn.Module, ABC):
 
     Config: ClassVar[type[Any]]
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {}}
+    FOLDS: ClassVar[bool] = False  # whether ``clcr.layers.fold`` may make one program of several seeds
 
     def __init__(self, task: Task, backbones: Sequence[nn.Module] | None = None) -> None:
         super().__init__()
@@ -138,7 +144,8 @@ class Method(nn.Module, ABC):
         """Predict a batch."""
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, already weighted; the trainer minimises their sum. ``task`` is always among them."""
+        """Named losses, one number (a seed) each, already weighted; the trainer minimises their sum. ``task`` is always
+        among them."""
         return {"task": task_loss(output.prediction, batch.target, self.task.loss)}
 
     def adjust_gradients(self, output: Output, batch: Batch, step: Step) -> None:
@@ -148,7 +155,7 @@ class Method(nn.Module, ABC):
         """The parameters that serve single modalities, for methods that treat modalities unequally.
 
         Yields (parameter, modalities): one modality index means the whole tensor is that modality's; several mean
-        that the leading axis of the tensor runs over exactly these modalities.
+        that the leading axis of the tensor (after that of the seeds) runs over exactly these modalities.
         """
         for m, backbone in enumerate(self.backbones):
             for parameter in backbone.parameters():
@@ -158,9 +165,13 @@ class Method(nn.Module, ABC):
 def task_loss(prediction: Tensor, target: Tensor, loss: str) -> Tensor:
     """Mean loss of a batch: cross entropy of logits (B, C), or L1 / squared error of values (B,)."""
     if loss == "cross_entropy":
-        return functional.cross_entropy(prediction, target)
-    target = target.to(prediction.dtype)
-    return functional.l1_loss(prediction, target) if loss == "l1" else functional.mse_loss(prediction, target)
+        each = functional.cross_entropy(prediction.flatten(0, -2), target.flatten(), reduction="none").view(
+            target.shape
+        )
+    else:
+        error = prediction - target.to(prediction.dtype)
+        each = error.abs() if loss == "l1" else error.square()
+    return each.mean(-1)
 
 
 def shape_prediction(raw: Tensor, n_classes: int | None) -> Tensor:

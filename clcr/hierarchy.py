@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from clcr.api import LEVELS, Modality
 from clcr.config import EncoderConfig
+from clcr.layers import LayerNorm, Linear, kept
 
 POSITION_SCALE = 0.02
 
@@ -49,17 +50,21 @@ class TemporalStage(nn.Module):
         self.second_bias = nn.Parameter(torch.zeros(shape[:2]))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, groups, d, T) to the same; mask (B, groups, 1, T), True where a token is real. Drops whole channels."""
+        """(B, groups, d, T) to the same; mask (B, groups, 1, T), True where a token is real. Drops whole channels.
+
+        Folded: (B, S, groups, d, T), the batch still first, as a convolution wants it.
+        """
         hidden = functional.relu(self._convolve(x * mask, self.first, self.first_bias))
-        hidden = functional.dropout1d(hidden, self.dropout, self.training).view_as(x)
-        return x + self._convolve(hidden * mask, self.second, self.second_bias).view_as(x)
+        if self.training and self.dropout:
+            shape = (*x.shape[1:-3], x.shape[0], *x.shape[-3:-1], 1)
+            hidden = hidden * kept(hidden, shape, self.dropout).movedim(-4, 0)
+        return x + self._convolve(hidden * mask, self.second, self.second_bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         reach = self.dilation * (weight.shape[-1] // 2)
-        x = x.flatten(1, 2)
-        return functional.conv1d(
-            x, weight.flatten(0, 1), bias.flatten(), padding=reach, dilation=self.dilation, groups=weight.shape[0]
-        )
+        kernels, groups = weight.flatten(0, -3), weight.shape[:-3].numel()
+        out = functional.conv1d(x.flatten(1, -2), kernels, bias.flatten(), 1, reach, self.dilation, groups)
+        return out.view(x.shape)
 
 
 class TemporalHierarchy(nn.Module):
@@ -70,7 +75,7 @@ class TemporalHierarchy(nn.Module):
         self.levels = tuple(levels)
         self.width = config.width
         # Everything is drawn for all levels, then cut: the shared part does not depend on the levels in use.
-        self.inputs = nn.ModuleList(nn.Linear(modality.width, config.width) for modality in modalities)
+        self.inputs = nn.ModuleList(Linear(modality.width, config.width) for modality in modalities)
         stages = [TemporalStage(len(modalities), config, 2**stage) for stage in range(LEVELS)]
         self.stages = nn.ModuleList(stages[: max(levels)])
         weight = uniform(len(modalities), LEVELS, config.width, config.width, fan_in=config.width)
@@ -78,17 +83,16 @@ class TemporalHierarchy(nn.Module):
 
     def forward(self, tokens: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Tokens (B, T_m, D_m) of each modality and their mask (M, B, T) to Z W: (L, M, B, T, d)."""
-        modalities, batch, longest = mask.shape
+        longest = mask.shape[-1]
         projected = [lengthen(layer(x), longest, axis=-2) for layer, x in zip(self.inputs, tokens, strict=True)]
-        x = torch.stack([tokens.mT for tokens in projected], dim=1)
-        real = mask.transpose(0, 1).unsqueeze(2)
+        x = torch.stack([tokens.mT.movedim(-3, 0) for tokens in projected], dim=-3)
+        real = mask.movedim(-2, 0).unsqueeze(-2)
         outputs = []
         for stage in self.stages:
             x = stage(x, real)
-            outputs.append(x.permute(1, 0, 3, 2))
-        z = torch.stack([outputs[level - 1] for level in self.levels])
-        weight = self.weight.transpose(0, 1)
-        return (z.flatten(2, 3) @ weight).view(-1, modalities, batch, longest, self.width)
+            outputs.append(x.movedim(0, -3).mT)
+        z = torch.stack([outputs[level - 1] for level in self.levels], dim=-5)
+        return (z.flatten(-3, -2) @ self.weight.transpose(-3, -4)).view(z.shape)
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:
         """As ``Method.modality_parameters``, with indices among the modalities of this part."""
@@ -110,10 +114,9 @@ class LevelledProjection(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tokens (B, 3, T_m, D) and the mask (B, T) of the padded batch to (L, 1, B, T, d)."""
-        batch, longest = mask.shape
-        z = torch.stack([x[:, level] for level in self.chosen]).flatten(1, 2)
-        projected = (z @ self.weight).view(len(self.chosen), batch, x.shape[-2], -1)
-        return lengthen(projected, longest, axis=-2).unsqueeze(1)
+        z = torch.stack([x.select(-3, level) for level in self.chosen], dim=-4)
+        projected = (z.flatten(-3, -2) @ self.weight).view(*z.shape[:-1], -1)
+        return lengthen(projected, mask.shape[-1], axis=-2).unsqueeze(-4)
 
 
 class SemanticHierarchy(nn.Module):
@@ -139,7 +142,7 @@ class SemanticHierarchy(nn.Module):
         longest = max(modality.tokens for modality in modalities)
         position = POSITION_SCALE * torch.randn(len(modalities), LEVELS, longest, config.width)
         self.position = nn.Parameter(position[:, [level - 1 for level in levels]].clone())
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = LayerNorm(config.width)
 
     def forward(self, tokens: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Encode a batch.
@@ -149,17 +152,18 @@ class SemanticHierarchy(nn.Module):
             masks: per modality bool (B, T_m), True where the token is real.
 
         Returns:
-            H (L, M, B, T, d), zero at padding, and the mask (M, B, T), T being the longest T_m.
+            H (L, M, B, T, d), zero at padding, and its mask (1, M, B, T), T being the longest T_m.
 
         Raises:
             ValueError: a modality has other axes or more tokens than it declared.
         """
         self._check(tokens)
         longest = max(mask.shape[-1] for mask in masks)
-        mask = torch.stack([lengthen(mask, longest, axis=-1) for mask in masks])
+        mask = torch.stack([lengthen(mask, longest, axis=-1) for mask in masks], dim=-3)
         z = self._levels(tokens, mask)
-        position = self.position[:, :, :longest].transpose(0, 1).unsqueeze(2)
+        position = self.position[..., :longest, :].transpose(-3, -4).unsqueeze(-3)
         h: Tensor = self.norm(z + position)
+        mask = mask.unsqueeze(-4)
         return h * mask.unsqueeze(-1), mask
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:
@@ -176,22 +180,22 @@ class SemanticHierarchy(nn.Module):
         """Z W of all modalities in their order: (L, M, B, T, d)."""
         parts: dict[int, Tensor] = {}
         if self.convolutions is not None:
-            own = torch.stack([mask[m] for m in self.temporal]) if self.levelled else mask
+            own = torch.stack([mask.select(-3, m) for m in self.temporal], dim=-3) if self.levelled else mask
             folded: Tensor = self.convolutions([tokens[m] for m in self.temporal], own)
             if not self.levelled:
                 return folded
-            parts.update(zip(self.temporal, torch.split(folded, 1, dim=1), strict=True))
+            parts.update(zip(self.temporal, torch.split(folded, 1, dim=-4), strict=True))
         for m, projection in zip(self.levelled, self.projections, strict=True):
-            parts[m] = projection(tokens[m], mask[m])
-        return torch.cat([parts[m] for m in range(len(self.modalities))], dim=1)
+            parts[m] = projection(tokens[m], mask.select(-3, m))
+        return torch.cat([parts[m] for m in range(len(self.modalities))], dim=-4)
 
     def _check(self, tokens: Sequence[Tensor]) -> None:
         for modality, x in zip(self.modalities, tokens, strict=True):
-            if x.dim() != 3 + modality.levelled or x.shape[-1] != modality.width:
+            if x.dim() != self.position.dim() - 1 + modality.levelled or x.shape[-1] != modality.width:
                 axes = "(B, 3, T, width)" if modality.levelled else "(B, T, width)"
                 raise ValueError(f"{modality.name}: tokens {tuple(x.shape)} are not {axes}, width {modality.width}")
-            if x.shape[-2] > self.position.shape[2]:
-                raise ValueError(f"{modality.name}: {x.shape[-2]} tokens, but at most {self.position.shape[2]} known")
+            if x.shape[-2] > self.position.shape[-2]:
+                raise ValueError(f"{modality.name}: {x.shape[-2]} tokens, but at most {self.position.shape[-2]} known")
 
 
 class Pooling(nn.Module):

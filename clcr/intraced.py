@@ -122,7 +122,7 @@ class TokenBudget(nn.Module):
         return None if self.logit is None else self.logit.sigmoid().unsqueeze(-1)
 
     def forward(self, coordinates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Shared coordinates (L, M, B, T, d_s), zero at padding, and mask (M, B, T) to alpha (L, M, B, T).
+        """Shared coordinates (L, M, B, T, d_s), zero at padding, and mask (1, M, B, T) to alpha (L, M, B, T).
 
         The second result tells where the budget binds, bool (L, M, B). A sample with a single real token has nothing
         to select: alpha = 1.
@@ -217,6 +217,7 @@ class Exchanged:
 
     shared (L, M, B, T, d_s) after the exchange and private (L, M, B, T, d_p) before it; ``basis``
     (L, M, d, d_s + d_p), or None where both are plain tokens of width d. alpha (L, M, B, T); binds (L, M, B) or None.
+    ``sketch``: without bases, fixed directions (d, d_s) and (d, d_p) in which summaries are correlated instead.
     """
 
     shared: Tensor
@@ -224,6 +225,7 @@ class Exchanged:
     alpha: Tensor
     basis: Tensor | None = None
     binds: Tensor | None = None
+    sketch: tuple[Tensor, ...] = ()
 
 
 class IntraCED(nn.Module):
@@ -236,7 +238,7 @@ class IntraCED(nn.Module):
         self.exchange = Exchange(modalities, config.shared_rank, config.heads)
 
     def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
-        """H (L, M, B, T, d), zero at padding, and mask (M, B, T)."""
+        """H (L, M, B, T, d), zero at padding, and mask (1, M, B, T)."""
         basis = self.subspaces()
         coordinates = (h.flatten(-3, -2) @ basis).view(*h.shape[:-1], -1)
         shared, private = torch.split(coordinates, self.subspaces.ranks, -1)
@@ -247,16 +249,25 @@ class IntraCED(nn.Module):
 
 
 class DenseExchange(nn.Module):
-    """In place of IntraCED (no_intraced): dense cross-modal attention over all tokens of a level, no subspaces."""
+    """In place of IntraCED (no_intraced): dense cross-modal attention over all tokens of a level, no subspaces.
+
+    Summaries then have the full width, too wide for their correlations in a batch: random orthonormal directions of the
+    ranks of the subspaces keep L_pr alive, so that this variant loses the exchange and nothing of L_Inter but L_sp [C].
+    """
+
+    sketch: Tensor
 
     def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
         super().__init__()
         self.exchange = Exchange(modalities, width, config.heads)
+        self.ranks = [config.shared_rank, config.private_rank]
+        self.register_buffer("sketch", torch.linalg.qr(torch.randn(width, sum(self.ranks)))[0])
 
     def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
         """As ``IntraCED.forward``."""
         alpha = everyone(h, mask)
-        return Exchanged(h + self.exchange(h, alpha), h, alpha)
+        sketch = torch.split(self.sketch, self.ranks, -1)
+        return Exchanged(h + self.exchange(h, alpha), h, alpha, sketch=sketch)
 
 
 def everyone(tokens: Tensor, mask: Tensor) -> Tensor:

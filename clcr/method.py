@@ -20,6 +20,7 @@ from clcr.config import VARIANTS, CLCRConfig, EncoderConfig
 from clcr.hierarchy import SemanticHierarchy
 from clcr.intercad import Aggregated, InterCAD, MeanAggregation, Summaries, Summarise
 from clcr.intraced import DenseExchange, Exchanged, IntraCED
+from clcr.layers import Dropout, Linear
 
 PAIRWISE: Mapping[str, Callable[[regularizers.Correlations], Tensor]] = {
     "intra": regularizers.intra,
@@ -48,6 +49,7 @@ class CLCR(Method):
 
     Config: ClassVar[type[Any]] = CLCRConfig
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    FOLDS: ClassVar[bool] = True
 
     level_of: Tensor
 
@@ -76,10 +78,10 @@ class CLCR(Method):
             self.intercad = InterCAD(width) if config.intercad else MeanAggregation()
         with stream(root, "head"):
             self.head = nn.Sequential(
-                nn.Linear((1 + modalities) * width, width),
+                Linear((1 + modalities) * width, width),
                 nn.ReLU(),
-                nn.Dropout(encoder.dropout),
-                nn.Linear(width, task.outputs),
+                Dropout(encoder.dropout),
+                Linear(width, task.outputs),
             )
         if config.misalign:
             with stream(root, "misalign"):
@@ -88,9 +90,9 @@ class CLCR(Method):
     def forward(self, batch: Batch) -> Output:
         """Predict a batch; ``parts`` holds the summaries, the diagnostics omega, pi, eta, alpha and what is logged."""
         h, mask = self.hierarchy(*self.tokens(batch))
-        h = h.expand(LEVELS, *h.shape[1:])
+        h = h.expand(*h.shape[:-5], LEVELS, *h.shape[-4:])
         if self.config.misalign:
-            h = h[self.level_of, torch.arange(h.shape[1], device=h.device)]
+            h = h.take_along_dim(self.level_of[..., None, None, None], -5)
         exchanged: Exchanged = self.intraced(h, mask)
         summaries: Summaries = self.summarise(exchanged, mask)
         aggregated: Aggregated = self.intercad(summaries)

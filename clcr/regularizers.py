@@ -60,10 +60,10 @@ class Correlations:
     @classmethod
     def of(cls, shared: Tensor, private: Tensor, shrinkage: float) -> Correlations:
         """From the coordinates (L, M, B, d_s) and (L, M, B, d_p) of a batch."""
-        levels, modalities, batch, rank = private.shape
+        *_, levels, modalities, batch, rank = private.shape
         ranks = (rank, min(rank, shared.shape[-1]))
         skip = [batch < 2 * lower for lower in ranks]
-        axes = (levels, modalities, levels, modalities)
+        axes = (*private.shape[:-4], levels, modalities, levels, modalities)
         if all(skip):
             return cls(exact(shared).new_zeros(axes), exact(shared).new_zeros(axes))
         with without_autocast(shared):
@@ -80,24 +80,24 @@ class Correlations:
         else:
             white = [whiten(x, shrinkage).unsqueeze(0) for x in (private, shared)]
         grams = torch.cat([x @ x.mT for x in white]) / max(shared.shape[-2] - 1, 1)
-        return grams.flatten(1, 2).flatten(2).unbind(0)
+        return grams.flatten(-4, -3).flatten(-2).unbind(0)
 
 
 def intra(correlations: Correlations) -> Tensor:
     """L_Intra [N]: private parts of different modalities in a level, plus private against shared of one modality."""
-    modalities = correlations.private.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    own = correlations.shared.diagonal(dim1=0, dim2=2).diagonal(dim1=0, dim2=1)
-    return _off_diagonal_mean(modalities) + own.mean()
+    modalities = correlations.private.diagonal(dim1=-4, dim2=-2)
+    own = correlations.shared.diagonal(dim1=-4, dim2=-2).diagonal(dim1=-3, dim2=-2)
+    return _off_diagonal_mean(modalities) + own.mean((-2, -1))
 
 
 def private_redundancy(correlations: Correlations) -> Tensor:
     """L_pr [N]: private parts of one modality in different levels."""
-    return _off_diagonal_mean(correlations.private.diagonal(dim1=1, dim2=3).permute(2, 0, 1))
+    return _off_diagonal_mean(correlations.private.diagonal(dim1=-3, dim2=-1))
 
 
 def shared_private(correlations: Correlations) -> Tensor:
     """L_sp [N]: private part of a level against the shared parts of the other levels, one modality."""
-    return _off_diagonal_mean(correlations.shared.diagonal(dim1=1, dim2=3).permute(2, 0, 1))
+    return _off_diagonal_mean(correlations.shared.diagonal(dim1=-3, dim2=-1))
 
 
 def mix(omega: Tensor, shared: Tensor) -> Tensor:
@@ -106,10 +106,10 @@ def mix(omega: Tensor, shared: Tensor) -> Tensor:
     omega (B, L); summaries s (L, M, B, d), which receive no gradient: otherwise the levels, not their weights, would
     answer. A level agrees with itself, so that the diagonal is zero.
     """
-    level = functional.normalize(exact(shared.detach()).mean(1), dim=-1).transpose(0, 1)
+    level = functional.normalize(exact(shared.detach()).mean(-3), dim=-1).transpose(-3, -2)
     with without_autocast(shared):
         conflict = (-(level @ level.mT)).relu()
-        return (exact(omega).unsqueeze(1) @ conflict @ exact(omega).unsqueeze(2)).mean()
+        return (exact(omega).unsqueeze(-2) @ conflict @ exact(omega).unsqueeze(-1)).mean((-3, -2, -1))
 
 
 def effective_rank(coordinates: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def effective_rank(coordinates: Tensor) -> Tensor:
 
 
 def _off_diagonal_mean(x: Tensor) -> Tensor:
-    """Mean of the entries off the diagonal of (..., n, n); 0 for n = 1."""
-    size = x.shape[-1]
-    total = (x * (1 - torch.eye(size, dtype=x.dtype, device=x.device))).sum()
-    return total / max(x.numel() - x.numel() // size, 1)
+    """Mean of the entries off the diagonal of k matrices (n, n, k); 0 for n = 1."""
+    size, _, matrices = x.shape[-3:]
+    others = 1 - torch.eye(size, dtype=x.dtype, device=x.device)
+    return (x * others.unsqueeze(-1)).sum((-3, -2, -1)) / max(matrices * size * (size - 1), 1)

@@ -33,6 +33,7 @@ FLOORS = {
     "benchmarks.unpack": 1,
     "benchmarks.published": 1,
     "benchmarks.splits": 1,
+    "clcr.layers": 1,
     "clcr.api": 1,
     "clcr.config": 1,
     "benchmarks.spec": 1,

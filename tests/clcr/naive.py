@@ -40,8 +40,9 @@ def naive(model: CLCR, batch: Batch) -> NaiveOutput:
         pooled_p = [pool(model.summarise.pool_private, private[m], masks[m], level, m) for m in modalities]
         s.append([model.summarise.norm_shared(pooled_s[m] @ lift_s[m]) for m in modalities])
         p.append([model.summarise.norm_private(pooled_p[m] @ lift_p[m]) for m in modalities])
-        s_low.append(pooled_s)
-        p_low.append(pooled_p)
+        sketch = None if model.config.intraced else model.intraced.sketch
+        s_low.append(pooled_s if sketch is None else [x @ sketch[:, : model.config.shared_rank] for x in pooled_s])
+        p_low.append(pooled_p if sketch is None else [x @ sketch[:, model.config.shared_rank :] for x in pooled_p])
         alphas.append(alpha)
     features, omega = aggregate(model, s, p)
     raw = model.head[3](functional.relu(model.head[0](features)))

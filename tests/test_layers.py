@@ -48,6 +48,8 @@ FLOORS = {
     "baselines.": 3,
     "benchmarks.catalog": 3,
     "benchmarks.fetch": 3,
+    "benchmarks.augment": 3,
+    "benchmarks.storage": 3,
     "benchmarks.data": 3,
     "benchmarks.encoders": 3,
     "benchmarks.language": 3,

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from benchmarks import language
-from benchmarks.data import CLIP, DataOptions, FoldData, LanguageOptions
+from benchmarks.data import DataOptions, FoldData, LanguageOptions
 from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
+from benchmarks.storage import CLIP
 from clcr.api import Passthrough
 from clcr.config import EncoderConfig
 

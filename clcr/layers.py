@@ -111,6 +111,9 @@ class Linear(nn.Linear):
         if self.weight.dim() == 2:
             return super().forward(input)
         flat, weight = input.flatten(1, -2), self.weight.mT
+        if self.out_features == 1:  # a product with one column is computed in another order for one seed than for more
+            products = (flat * self.weight).sum(-1, keepdim=True)
+            return (products if self.bias is None else products + self.bias.unsqueeze(1)).view(*input.shape[:-1], 1)
         out = flat @ weight if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), flat, weight)
         return out.view(*input.shape[:-1], -1)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -222,7 +222,7 @@ def _folds(
     folds, epochs = len(runs[0].arrangement.folds), runs[0].config.training.epochs
     for k in range(folds):
         data = [first.at(run.arrangement, k) for run in runs]
-        results = run_fold(runs, data, lambda e, k=k: report(Progress(runs[0].key, k + 1, folds, e, epochs)))
+        results = run_fold(runs, data, partial(_tell, report, Progress(runs[0].key, k + 1, folds, 0, epochs)))
         for place, result in enumerate(results):
             so_far = found[place]
             if isinstance(so_far, Exception):
@@ -235,6 +235,10 @@ def _folds(
             told = f"fold {k + 1}/{folds}: epoch {result.epoch}, {result.time_s:.1f} s: {' '.join(scores)}"
             logs[place].write(f"{told}\n")
     return found
+
+
+def _tell(report: Callable[[Progress], None], place: Progress, epoch: int) -> None:
+    report(replace(place, epoch=epoch))
 
 
 def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, log: TextIO) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Several trainings that differ in the seed alone, as one program: one folded method, one batch for all of them.
 
-A group of one is the method itself. Where seeds have batches of different sizes, as at the end of splits that differ by
-some samples, each run of equal sizes passes through a part of the folded method that shares its memory.
+A group of one is folded, too, so that a seed meets the same operations whatever its company; only methods that do not
+fold stand as they are, without a seed axis. Where seeds have batches of different sizes, as at the end of splits that
+differ by some samples, each run of equal sizes passes through a part of the folded method that shares its memory.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Samples(Protocol):
         """Samples of "train", "valid" and "test"."""
 
     def batch(self, samples: Tensor) -> Batch:
-        """The samples of these indices (n,), on the data's device; of (S, n) where the data is that of S seeds."""
+        """The samples of these indices (n,), on the device; of (S, n) where the data is that of S seeds."""
 
     def targets(self, split: str) -> np.ndarray:
         """Targets of a split, in the order of its indices."""
@@ -68,25 +69,21 @@ class Group:
     """
 
     def __init__(self, methods: Sequence[Method], folds: Sequence[Samples]) -> None:
-        if len(methods) > 1 and not methods[0].FOLDS:
+        self.folded = methods[0].FOLDS
+        if len(methods) > 1 and not self.folded:
             raise ValueError(f"{type(methods[0]).__name__} trains one seed at a time")
         self.folds = list(folds)
-        self.method = methods[0] if len(methods) == 1 else fold(methods)
-        self.data = folds[0] if len(folds) == 1 else type(folds[0]).together(folds)
+        self.method = fold(methods) if self.folded else methods[0]
+        self.data = type(folds[0]).together(folds) if self.folded else folds[0]
         self.device = next(self.method.parameters()).device
         self._parts: dict[tuple[int, int], tuple[Method, Samples]] = {(0, len(methods)): (self.method, self.data)}
 
     def __len__(self) -> int:
         return len(self.folds)
 
-    @property
-    def alone(self) -> bool:
-        """Whether there is one seed: no tensor has a seed axis then."""
-        return len(self) == 1
-
     def draws(self, seeds: Sequence[int]) -> Draws:
         """Streams of random numbers, one a seed, as the group's method wants them."""
-        return Draws(seeds[0] if self.alone else seeds, self.device)
+        return Draws(seeds if self.folded else seeds[0], self.device)
 
     def epoch(self, orders: Sequence[torch.Generator], size: int) -> Iterator[list[Share]]:
         """All training samples in a new order: step by step, what each run of seeds reads.
@@ -105,8 +102,8 @@ class Group:
         return share.seeds == slice(0, len(self))
 
     def rows(self, x: Tensor) -> Tensor:
-        """``x`` with a seed axis in front, also where there is one seed."""
-        return x.unsqueeze(0) if self.alone else x
+        """``x`` with a seed axis in front, also where the method does not fold."""
+        return x if self.folded else x.unsqueeze(0)
 
     def state(self) -> dict[str, Tensor]:
         """The method's state with a seed axis in front; aliases it."""
@@ -131,13 +128,13 @@ class Group:
 
     def _shares(self, step: Sequence[Tensor]) -> list[Share]:
         """Runs of seeds whose batches have one size, in the order of the seeds; empty ones are left out."""
-        if self.alone:
-            return [Share(slice(0, 1), self.method, step[0].to(self.device))]
+        if not self.folded:
+            return [Share(slice(0, 1), self.method, step[0])]
         shares, start = [], 0
         for size, run in groupby(map(len, step)):
             seeds = slice(start, start := start + len(list(run)))
             if size:
-                samples = torch.stack(list(step[seeds])).to(self.device)
+                samples = torch.stack(list(step[seeds]))
                 method = self._part(seeds)[0].train(self.method.training)
                 shares.append(Share(seeds, method, samples))
         return shares

@@ -25,6 +25,7 @@ from clcr.layers import Draws, collect_gradients, drawing
 
 # Part of every run's digest: raise it with any change here that changes numbers.
 TRAINER = 2
+VECTOR = 16  # numbers that a processor handles at once, at most
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def train(
     torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
     orders = [torch.Generator().manual_seed(each.order) for each in streams]
     draws, noise = (group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise"))
-    optimizer = make_optimizer(group.method, config)
+    optimizer = make_optimizer(group.method, config, len(group))
     courses = [_Course(config, goal, data) for data in group.folds]
     best = {name: value.detach().clone() for name, value in group.state().items()}
     for epoch in range(config.epochs):
@@ -135,13 +136,22 @@ def _keep(best: Mapping[str, Tensor], now: Mapping[str, Tensor], seed: int) -> N
         value[seed].copy_(now[name][seed])
 
 
-def make_optimizer(method: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters; weight decay is the coupled one for SGD and Adam."""
+def make_optimizer(method: nn.Module, config: Training, seeds: int = 1) -> torch.optim.Optimizer:
+    """The optimiser of all trainable parameters, folded from ``seeds`` or not; weight decay is the coupled one for SGD
+    and Adam.
+
+    A fused step rounds the last elements of a tensor otherwise than those before them. Tensors whose seeds do not fill
+    whole vectors of the processor take the other implementation, so that a seed's bits do not depend on its company.
+    """
     parameters = [p for p in method.parameters() if p.requires_grad]
+    odd = [p for p in parameters if p.numel() // seeds % VECTOR and not p.is_cuda]
+    even = [p for p in parameters if not any(p is other for other in odd)]
+    groups = [{"params": even}, {"params": odd, "fused": False, "foreach": True}]
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    chosen = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **common)
-    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(parameters, **common)
+        return torch.optim.SGD(chosen, momentum=config.momentum, **common)
+    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(chosen, **common)
 
 
 def schedule(config: Training, epoch: int) -> float:

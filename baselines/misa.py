@@ -24,7 +24,7 @@ Deviations from the released code
 - Optimiser, schedule, value clipping at 1, patience, batch sizes and frozen BERT layers are the trainer's or the
   profile's, common to all methods. Its learning-rate decay never took effect there (training stops first).
 - Each sequence is read at its own length, wherever its padding stands. The LSTMs of all modalities run as one batched
-  recurrence (baselines/recurrence.py), not packed; the numbers are those of ``nn.LSTM``.
+  recurrence (clcr/recurrence.py), not packed; the numbers are those of ``nn.LSTM``.
 - The attention of the fusion transformer has no bias of the keys, which changes nothing that it computes.
 Kept: losses and their default weights (the paper's tuned weights are not in the repository), detached row norms, mean
 (not sum) of the squared correlations in the difference loss, reconstruction of the projected, not detached, feature,
@@ -49,11 +49,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.recurrence import StackedBiLSTM
 from clcr.api import Batch, Method, Output, Task, shape_prediction
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, SemanticHierarchy
 from clcr.layers import Dropout, LayerNorm, Linear
+from clcr.recurrence import StackedBiLSTM
 
 SIMILARITIES = ("cmd", "adversarial")
 ORIGINAL_WIDTH = 128  # the width at which the original's weight of the difference loss was chosen

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from baselines.recurrence import BiLSTM, StackedBiLSTM
+from clcr.recurrence import BiLSTM, StackedBiLSTM
 
 
 def plain(layer: BiLSTM, reader: int) -> nn.LSTM:

@@ -22,8 +22,8 @@ from baselines.misa import (
     difference_loss,
     reverse_gradient,
 )
-from baselines.recurrence import Recurrence, StackedBiLSTM
 from clcr.config import EncoderConfig
+from clcr.recurrence import Recurrence, StackedBiLSTM
 
 Array = NDArray[np.float64]
 RNG = np.random.default_rng(2)

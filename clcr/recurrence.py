@@ -83,8 +83,8 @@ class Recurrence(torch.autograd.Function):
                 carried.mul_(f)
             flat = drive.flatten(1, 2)
             to_x = torch.bmm(flat, input_weight).view_as(x)
-            to_input_weight = torch.bmm(flat.mT, x.flatten(1, 2))
-            to_weight = torch.bmm(drive[:, 1:].flatten(1, 2).mT, states[:, :-1].flatten(1, 2))
+            to_input_weight = torch.bmm(x.flatten(1, 2).mT, flat).mT
+            to_weight = torch.bmm(states[:, :-1].flatten(1, 2).mT, drive[:, 1:].flatten(1, 2)).mT
             return to_x, None, to_input_weight, to_weight, flat.sum(1)
 
 
@@ -138,7 +138,7 @@ class StackedBiLSTM(nn.Module):
         length = mask.sum(-1, keepdim=True)
         real = (torch.arange(mask.shape[-1], device=mask.device) < length).mT
         last = (length - 1).clamp(min=0).unsqueeze(-1).transpose(-3, -2)
-        tokens = x.take_along_dim(order.unsqueeze(-1), -2).transpose(-3, -2)
+        tokens = x.gather(-2, order.unsqueeze(-1).expand_as(x)).transpose(-3, -2)
         first = self.first(tokens, real)
         ahead, back = first.unbind(-4)
         normal = functional.layer_norm(torch.cat((ahead, back.flip(-3)), -1), self.norm_weight.shape[-1:])
@@ -149,4 +149,5 @@ class StackedBiLSTM(nn.Module):
 def final_states(states: Tensor, last: Tensor) -> Tensor:
     """States (R, 2, T, B, d) and the place of each last real token (R, 1, B, 1) to (R, B, 2 d)."""
     ahead, back = states.unbind(-4)
-    return torch.cat((ahead.take_along_dim(last, -3).squeeze(-3), back.select(-3, -1)), -1)
+    final = ahead.gather(-3, last.expand(*last.shape[:-1], ahead.shape[-1])).squeeze(-3)
+    return torch.cat((final, back.select(-3, -1)), -1)

@@ -50,6 +50,11 @@ def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Modul
     return module, Modality(spec.name, encoder.width, tokens)
 
 
+def smallest(backbone: str) -> int:
+    """Pixels that a picture needs in height and width for this backbone."""
+    return PATCH if backbone == "frames_conv" else 1
+
+
 def _passed(spec: ModalitySpec) -> Modality:
     if spec.layout == "vector":
         return Modality(spec.name, spec.shape[0], 1)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks import language, storage
-from benchmarks.augment import Augmentation
-from benchmarks.encoders import build_backbone
+from benchmarks.augment import PICTURES, Augmentation
+from benchmarks.encoders import build_backbone, smallest
 from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
@@ -58,7 +58,8 @@ class DataOptions:
 class FoldData:
     """The samples of one fold of an arrangement, batched on a device.
 
-    modalities: what the backbones read (text has become levels, or token ids where the language model is fine-tuned).
+    modalities: what the backbones read (text has become levels, or token ids where the language model is fine-tuned;
+    spectrograms and pictures have the shape that they were prepared in).
     indices: per split, the samples as indices into the arrangement. target_scale: mean absolute deviation of the
     training targets, 1 for classes. seeds: of data that ``together`` made, its parts; ``indices``, ``size``,
     ``targets``, ``group`` and ``target_scale`` then hold a tuple of what each of them has. A method is built for a
@@ -212,13 +213,25 @@ def _open(prepared: Prepared, modality: ModalitySpec, options: DataOptions) -> S
     if modality.layout == "text":
         return _open_text(prepared, modality, options)
     array, lengths = prepared.array(modality.array), prepared.lengths.get(modality.array)
-    if array.shape[1:] != modality.shape:
+    if not _fits(array.shape[1:], modality):
         raise InputError(
             f"prepared data {prepared.name}: array {modality.array} holds {list(array.shape[1:])} per row, protocol "
             f"needs {list(modality.shape)}; run `clcr prepare {prepared.name} --source DIR` again"
         )
+    modality = replace(modality, shape=tuple(array.shape[1:]))
     meta = prepared.meta.get(modality.array, {})
     return storage.stored(modality, array, lengths, (meta.get("scale", 1.0), meta.get("offset", 0.0)))
+
+
+def _fits(shape: tuple[int, ...], modality: ModalitySpec) -> bool:
+    """Whether a modality can be read from rows of this shape: that of the protocol, or where a preset of ``prepare``
+    made them otherwise and the backbone reads any size, one of the same axes and channels."""
+    if modality.layout not in ("spectrogram", *PICTURES) or modality.backbone == "none":
+        return shape == modality.shape
+    same = len(shape) == len(modality.shape) and 0 not in shape
+    if modality.layout == "spectrogram":
+        return same
+    return same and shape[-1] == modality.shape[-1] and min(shape[-3:-1]) >= smallest(modality.backbone)
 
 
 def _open_text(prepared: Prepared, modality: ModalitySpec, options: DataOptions) -> Source:

@@ -9,12 +9,14 @@ lie beside the channels, (N, S * C, ...): the layout in which one grouped convol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.checkpoint import read_checkpoint
 from benchmarks.errors import InputError
 from benchmarks.spec import ModalitySpec
 from clcr.api import Modality, Passthrough
@@ -30,7 +32,8 @@ REDUCTION = 32  # of ResNet-18, per axis
 def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Module, Modality]:
     """The backbone of a modality and the tokens that come out of it, of width ``encoder.width`` unless passed through.
 
-    InputError where backbone and layout do not fit. A fine-tuned language model is built by ``FoldData.backbones``,
+    ResNet-18 starts from ``encoder.checkpoint`` where there is one, all but its projection. InputError where backbone
+    and layout, or network and weights, do not fit. A fine-tuned language model is built by ``FoldData.backbones``,
     which knows its name.
     """
     if spec.backbone == "none":
@@ -42,7 +45,14 @@ def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Modul
             f"modality {spec.name}: backbone {spec.backbone!r} does not read layout {spec.layout!r}; it reads {fits}"
         )
     module, tokens = builders[spec.layout](spec.shape, encoder.width)
+    if encoder.checkpoint and isinstance(module, ResNet18):
+        start_from(module, read_checkpoint(encoder.checkpoint), f"encoder.checkpoint={encoder.checkpoint}")
     return module, Modality(spec.name, encoder.width, tokens)
+
+
+def smallest(backbone: str) -> int:
+    """Pixels that a picture needs in height and width for this backbone."""
+    return PATCH if backbone == "frames_conv" else 1
 
 
 def _passed(spec: ModalitySpec) -> Modality:
@@ -204,7 +214,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 with tokens from its map. ``over``: "image", "frames" or "spectrogram".
+    """ResNet-18, from scratch, with tokens from its map. ``over``: "image", "frames" or "spectrogram".
 
     Image (B, C, H, W): a token per cell of the map. Frames (B, N, C, H, W): a token per frame. Spectrogram (B, T, F):
     read as one channel; frequency is averaged, a token per 32 frames of time. The 512 features are projected to
@@ -243,6 +253,42 @@ class ResNet18(nn.Module):
             return self.projection(grid.mean((-2, -1)).view(*mask.shape, -1)), mask
         tokens = self.features(x).flatten(-2).mT
         return self.projection(tokens), mask[..., :1].expand(*mask.shape[:-1], tokens.shape[-2])
+
+
+def _published(name: str) -> str:
+    """The name that torchvision's ResNet-18 has for a tensor of ours."""
+    parts = name.split(".")
+    if parts[0] != "stages":
+        return name.replace("stem_norm", "bn1").replace("stem", "conv1")
+    inner = {"first": "conv1", "first_norm": "bn1", "second": "conv2", "second_norm": "bn2", "shortcut": "downsample"}
+    return ".".join((f"layer{int(parts[1]) + 1}", parts[2], inner[parts[3]], *parts[4:]))
+
+
+@torch.no_grad()
+def start_from(network: ResNet18, weights: Mapping[str, Tensor], where: str) -> None:
+    """Give a ResNet-18 the ``weights`` of torchvision's, whose classifier ``fc`` is left out; the projection stays.
+
+    A first convolution of C channels other than three gets the mean over the three, times 3 / C: on channels that are
+    all equal it answers as the original does to a grey picture, so that activations keep their size. Files from before
+    batch statistics were counted lack that count, which nothing reads. InputError where a tensor is missing, unknown,
+    of another shape or not finite.
+    """
+    ours = {_published(n): tensor for n, tensor in network.state_dict().items() if not n.startswith("projection.")}
+    counts = {name for name in ours if name.endswith("num_batches_tracked")}
+    given = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+    missing, unknown = sorted(ours.keys() - given.keys() - counts), sorted(given.keys() - ours.keys())
+    if missing or unknown:
+        told = f"lacks {missing[0]!r}" if missing else f"holds {unknown[0]!r}"
+        raise InputError(f"{where}: {told}, so it is no ResNet-18; give one with torchvision's names")
+    for name, target in ours.items():
+        if name in given:
+            source = given[name].to(target.dtype)
+            if name == "conv1.weight" and source.dim() == 4 and source.shape[1] == 3 != target.shape[1]:
+                source = source.mean(1, keepdim=True).mul(3 / target.shape[1]).expand(-1, target.shape[1], -1, -1)
+            if source.shape != target.shape or not bool(torch.isfinite(source).all()):
+                told = f"{name!r} is {tuple(given[name].shape)}, expected {tuple(target.shape)} and finite numbers"
+                raise InputError(f"{where}: {told}; give ImageNet weights of ResNet-18 in torchvision's layout")
+            target.copy_(source)
 
 
 Builder = Callable[[tuple[int, ...], int], tuple[nn.Module, int]]

@@ -50,6 +50,7 @@ FLOORS = {
     "benchmarks.catalog": 3,
     "benchmarks.fetch": 3,
     "benchmarks.augment": 3,
+    "benchmarks.checkpoint": 3,
     "benchmarks.storage": 3,
     "benchmarks.data": 3,
     "benchmarks.encoders": 3,

@@ -33,7 +33,7 @@ keys = [RunKey("cmu_mosi", "aligned", "twin", "tiny", m, "full", s) for m in met
 def told(event):
     if event.kind in ("start", "end"):
         print(event.kind, event.key, event.result.state if event.result else "", flush=True)
-local(keys, Place(folder, folder / "cache"), Crew(workers, engine="fake_engine"), told)
+local([(key,) for key in keys], Place(folder, folder / "cache"), Crew(workers, engine="fake_engine"), told)
 """
 
 
@@ -55,7 +55,7 @@ def go(
     runs: list[RunKey], place: Place, workers: int = 1, listen: Callable[[Event], None] = lambda event: None
 ) -> dict[str, Result]:
     crew = Crew(workers, engine="fake_engine")
-    return {f"{r.key.method}-{r.key.seed}": r for r in launch.local(runs, place, crew, listen)}
+    return {f"{r.key.method}-{r.key.seed}": r for r in launch.local([(run,) for run in runs], place, crew, listen)}
 
 
 def runner(folder: Path, workers: int, methods: str, seeds: int) -> subprocess.Popen[str]:
@@ -126,7 +126,7 @@ def test_a_run_whose_worker_dies_is_tried_once_more(place: Place) -> None:
 
 def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
     with pytest.raises(InputError, match="No module named 'no_engine'") as caught:
-        launch.local(keys("quick"), place, Crew(1, engine="no_engine"), lambda event: None)
+        launch.local([(KEY,)], place, Crew(1, engine="no_engine"), lambda event: None)
     assert "\n" not in str(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkey
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     crew = Crew(2, ("cpu", "cuda:0"), "fake_engine")
-    launch.local(keys("slow", seeds=2), place, crew, lambda event: None)
+    launch.local([(key,) for key in keys("slow", seeds=2)], place, crew, lambda event: None)
     records = [store.read_record(store.folder_of(place.out, key)) for key in keys("slow", seeds=2)]
     assert {record.provenance["device"] for record in records if record} == {"cpu", "cuda:0"}
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks import sdk
 from benchmarks.errors import InputError
 from benchmarks.prepared import Writer
 from benchmarks.spec import ModalitySpec, Protocol
 from benchmarks.tasks import sentiment_csd, sentiment_pickles
 from benchmarks.tasks.sentiment import Corpus, Samples, write
 
-OFFICIAL_FOLDER = "mmsdk"
 LANGUAGE = ModalitySpec("language", "text", "text", (), backbone="language_model")
 _DEFECT = "every step of audio and vision is read; MMSA's own MISA reads no more than the text has tokens."
 
@@ -27,7 +27,7 @@ class Road:
 
 
 def _official_files(source: Path, corpus: Corpus) -> dict[str, Path]:
-    return sentiment_csd.files(source / OFFICIAL_FOLDER, corpus) if (source / OFFICIAL_FOLDER).is_dir() else {}
+    return sentiment_csd.files(source / sdk.FOLDER, corpus) if (source / sdk.FOLDER).is_dir() else {}
 
 
 ROADS = {  # the first that a folder offers is taken

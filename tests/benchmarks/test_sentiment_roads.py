@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic_sentiment as synthetic
 
-from benchmarks import catalog, sdk
+from benchmarks import catalog
 from benchmarks.csd import Entry
 from benchmarks.errors import InputError
 from benchmarks.prepared import MANIFEST, Prepared, load
@@ -472,32 +471,6 @@ def test_the_sdk_s_road_ends_in_the_same_arrays(tmp_path: Path) -> None:
     assert told["road"] == "mmsdk"
     assert len(told["dropped"]) == 1
     assert ours.digests == theirs.digests
-
-
-def test_what_the_sdk_downloads_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[str] = []
-
-    def read_url(url: str, destination: str) -> None:
-        fetched.append(url)
-        Path(destination).write_bytes(b"half")
-        if url.endswith("COVAREP.csd"):
-            raise RuntimeError("Error downloading the data\nto ...")
-
-    table = {name: f"http://synthetic/{name}" for name in ("CMU_MOSI_TimestampedWords.csd", "CMU_MOSI_COVAREP.csd")}
-    tables = SimpleNamespace(raw=table, highlevel={}, labels={})
-    library = SimpleNamespace(cmu_mosi=tables)
-    monkeypatch.setattr(sdk, "library", lambda: library)
-    operations = "mmsdk.mmdatasdk.computational_sequence.download_ops"
-    monkeypatch.setattr(sdk.importlib, "import_module", {operations: SimpleNamespace(read_URL=read_url)}.__getitem__)
-    words, *_ = sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_TimestampedWords.csd",))
-    assert words.read_bytes() == b"half"
-    sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_TimestampedWords.csd",))
-    assert len(fetched) == 1, "what is there stays"
-    with pytest.raises(InputError, match=r"COVAREP\.csd: Error downloading the data to"):
-        sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_COVAREP.csd",))
-    assert [path.name for path in (tmp_path / "mmsdk").iterdir()] == ["CMU_MOSI_TimestampedWords.csd"]
-    with pytest.raises(InputError, match="knows no cmu_mosei"):
-        sdk.download("cmu_mosei", tmp_path / "mmsdk", ("CMU_MOSEI_COVAREP.csd",))
 
 
 def test_the_road_and_the_protocols_of_the_open_files_stay_what_they_were() -> None:

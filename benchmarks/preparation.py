@@ -100,7 +100,15 @@ def dry_run(wanted: Sequence[str], source: Path, chosen: Options, console: Conso
 
 
 def _tried(name: str, source: Path, chosen: Options, console: Console) -> dict[str, Any]:
-    """Published files are small: prepare them into a folder that is thrown away."""
+    """What the benchmark's own survey finds; published files without one are small: they are prepared into a folder
+    that is thrown away."""
+    survey = getattr(catalog.task_module(name), "survey", None)
+    made = survey(source) if survey is not None else None
+    if made is not None:
+        console.say(f"{name}: {made['samples']} samples, {len(made['dropped'])} lost; nothing was written")
+        _tell_made(name, made, console)
+        told = {key: made[key] for key in ("road", "samples", "counts", "dropped")}
+        return {"benchmark": name, **told, "missing": len(made["dropped"])}
     with tempfile.TemporaryDirectory() as folder:
         data = prepared.load(catalog.prepare(name, source, Path(folder), replace(chosen, tell=console.note)))
         rows = len(next(iter(data.samples.values())))

@@ -38,6 +38,8 @@ def run(name: str, to: Path, console: Console, how: How = How()) -> int:
         told.append(_row(each, found, folder, ended))
         _show(told[-1], console)
     console.data({"benchmarks": told})
+    for file in (file for row in told for file in row["files"] if file["state"] == "failed" and "url" not in file):
+        raise InputError(file["error"])  # not a transfer that failed, but an archive that was put there
     return int(any(file["state"] == "failed" for row in told for file in row["files"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,7 +50,10 @@ def prepare(wanted: Sequence[str], source: Path, cache: Path, chosen: Options, c
     """Prepare benchmarks from the files below ``source``; returns the exit code."""
 
     def act(name: str) -> dict[str, Any]:
-        folder = catalog.prepare(name, source, cache, chosen)
+        try:
+            folder = catalog.prepare(name, source, cache, chosen)
+        except OSError as error:
+            raise _unusable(error, source, cache) from None
         data, made = prepared.load(folder), prepared.parameters(folder)
         rows = len(next(iter(data.samples.values())))
         shapes = {array: list(values.shape) for array, values in data.arrays.items()}
@@ -63,6 +67,16 @@ def prepare(wanted: Sequence[str], source: Path, cache: Path, chosen: Options, c
     if not done:
         raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
     return 0
+
+
+def _unusable(error: OSError, source: Path, cache: Path) -> InputError:
+    """What the disk said, with the place: files are read below the source and written below the cache."""
+    place, reason = error.filename or cache, " ".join(str(error.strerror or error).split())
+    if Path(place).absolute().is_relative_to(source.absolute()):
+        return InputError(f"{place}: cannot be read ({reason}); repair it or its permissions")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):  # None: numpy, whose file ended early
+        return InputError(f"{cache}: no space left ({reason}); make room or set CLCR_CACHE to a larger disk")
+    return InputError(f"{place}: cannot be written ({reason}); set CLCR_CACHE to a folder that can")
 
 
 def _tell_made(name: str, made: dict[str, Any], console: Console) -> None:

@@ -198,9 +198,11 @@ def _fetch(args: argparse.Namespace, console: Console) -> int:
 
 
 def _prepare(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks import BENCHMARKS, preparation
+    from benchmarks import BENCHMARKS, catalog, preparation
 
     wanted = list(BENCHMARKS) if args.benchmark == "all" else [args.benchmark]
+    for name in wanted:
+        catalog.task_module(name)
     if args.verify:
         return preparation.verify(wanted, cache_folder(), console)
     source = args.source or os.environ.get("CLCR_DATA")

@@ -111,9 +111,8 @@ def _of_sdk(file: File) -> bool:
 
 def fetch_through_sdk(name: str, folder: Path, policy: Policy, tell: Tell) -> list[Fetched]:
     """The same with the computational sequences downloaded by mmsdk itself, into ``folder``/mmsdk, which ``clcr
-    prepare`` lets mmsdk align. InputError with the recipe where mmsdk is not installed: then nothing was fetched."""
+    prepare`` lets mmsdk align."""
     found = through_sdk(name)
-    sdk.library()
     ended = []
     for file in found.files:
         if _of_sdk(file) and not (Path(folder) / file.path).is_file():

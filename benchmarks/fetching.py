@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fetch
+from benchmarks import fetch, sdk
 from benchmarks.console import Console, duration
 from benchmarks.errors import InputError
 from benchmarks.fetch import Fetched, Policy, Progress
@@ -33,7 +33,9 @@ def run(name: str, to: Path, console: Console, how: How = How()) -> int:
     told: list[dict[str, Any]] = []
     for each in names:
         found = fetch.through_sdk(each) if how.sdk else fetch.sources(each)
-        folder = _writable(to / each if name == "all" else to)
+        if how.sdk and not how.dry:
+            sdk.library()  # the recipe is told before anything is made
+        folder = _writable(to / each if name == "all" else to, how.dry)
         ended = fetch.planned(found, folder) if how.dry else _fetched(each, folder, how, _Watch(each, console))
         told.append(_row(each, found, folder, ended))
         _show(told[-1], console)
@@ -49,12 +51,19 @@ def _fetched(name: str, folder: Path, how: How, watch: _Watch) -> list[Fetched]:
     return fetch.fetch(name, folder, how.large, Policy(), watch)
 
 
-def _writable(folder: Path) -> Path:
+def _writable(folder: Path, dry: bool) -> Path:
     data = os.environ.get("CLCR_DATA")
     if data and folder.resolve().is_relative_to(Path(data).resolve()):
-        raise InputError(f"--to {folder}: lies in CLCR_DATA, which is only read; choose another folder")
+        raise InputError(
+            f"--to {folder}: lies in CLCR_DATA, which is only read; choose another folder, for --source of prepare"
+        )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--to {folder}: not a folder; choose another one")
+    try:
+        if not dry:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--to {folder}: cannot be made ({error.strerror}); choose another folder") from None
     return folder
 
 

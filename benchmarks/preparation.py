@@ -30,9 +30,12 @@ def options(workers: int | None, preset: str | None, max_loss: float | None, tel
 
 
 def _each(
-    wanted: Sequence[str], act: Callable[[str], dict[str, Any]], console: Console
+    wanted: Sequence[str], source: Path, act: Callable[[str], dict[str, Any]], console: Console
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Results and refusals; with one benchmark a refusal is the command's error."""
+    """Results and refusals; with one benchmark, and where all are refused, that is the command's error."""
+    if not source.is_dir():
+        what = "not a folder" if source.exists() else "no such folder"
+        raise InputError(f"{source}: {what}; set CLCR_DATA or pass --source to the folder of published files")
     done: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     for name in wanted:
@@ -43,6 +46,8 @@ def _each(
                 raise
             refused.append({"benchmark": name, "error": str(error)})
             console.note(f"{name}: not prepared: {error}")
+    if not done:
+        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
     return done, refused
 
 
@@ -62,10 +67,8 @@ def prepare(wanted: Sequence[str], source: Path, cache: Path, chosen: Options, c
         told: dict[str, Any] = {key: made[key] for key in ("counts", "dropped", "remarks") if key in made}
         return {"benchmark": name, "samples": rows, "arrays": shapes, **told}
 
-    done, refused = _each(wanted, act, console)
+    done, refused = _each(wanted, source, act, console)
     console.data({"prepared": done, "refused": refused})
-    if not done:
-        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
     return 0
 
 
@@ -108,7 +111,7 @@ def dry_run(wanted: Sequence[str], source: Path, chosen: Options, console: Conso
         job = catalog.job_of(name, source, chosen.preset)
         return _surveyed(job, console) if job is not None else _tried(name, source, chosen, console)
 
-    done, refused = _each(wanted, act, console)
+    done, refused = _each(wanted, source, act, console)
     console.data({"found": done, "refused": refused})
     return 0
 
@@ -153,6 +156,8 @@ def verify(wanted: Sequence[str], cache: Path, console: Console) -> int:
     folders = {name: catalog.prepared_folder(cache, name) for name in wanted}
     if len(wanted) > 1:
         folders = {name: folder for name, folder in folders.items() if (folder / prepared.MANIFEST).is_file()}
+    if not folders:
+        raise InputError(f"{cache}: nothing is prepared there; run `clcr prepare BENCHMARK --source DIR`")
     good: dict[str, str] = {}
     bad: dict[str, str] = {}
     for name, folder in folders.items():

@@ -89,7 +89,8 @@ def missing(source: Path, corpus: Corpus, also: str) -> InputError:
     pickles = (
         f"aligned_50.pkl or unaligned_50.pkl (MMSA), {corpus.mult}_data.pkl or {corpus.mult}_data_noalign.pkl (MulT)"
     )
-    return InputError(f"{source}: {corpus.name}: missing its files; put there {sequences}; or {pickles}; {also}")
+    told = f"{source}: {corpus.name}: missing its files; put there {sequences}; or {pickles}; {also}"
+    return InputError(f"{told}; `clcr fetch {corpus.name} --dry-run` tells where they come from")
 
 
 def protocols(corpus: Corpus) -> dict[str, Protocol]:

@@ -132,12 +132,17 @@ def _sdk_end(name: str, file: File, folder: Path) -> Fetched:
 
 
 def planned(found: Sources, folder: Path) -> list[Fetched]:
-    """What ``fetch`` would find and do, without a connection: "kept" or "missing"."""
-    ended = []
-    for file in found.files:
-        there = (Path(folder) / file.path).is_file()
-        ended.append(Fetched(file.path, "kept" if there else "missing", file.size, file.sha256))
-    return ended
+    """What ``fetch`` would find and do, without a connection: "kept", "missing", or "failed" for another file."""
+    return [_planned(file, Path(folder) / file.path) for file in found.files]
+
+
+def _planned(file: File, target: Path) -> Fetched:
+    if not target.exists():
+        return Fetched(file.path, "missing", file.size, file.sha256)
+    try:
+        return _kept(file, target) if file.sha256 else Fetched(file.path, "kept", target.stat().st_size)
+    except InputError as error:
+        return Fetched(file.path, "failed", file.size, file.sha256, str(error))
 
 
 def _skip(file: File) -> Fetched:

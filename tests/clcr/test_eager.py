@@ -12,7 +12,9 @@ from toys import gradients, toy_batch, toy_model, toy_task
 
 
 @pytest.mark.parametrize(("modalities", "classes"), [(2, 3), (2, None), (3, 3), (3, None)])
-@pytest.mark.parametrize("config", [{}, {"private_rank": 4}, {"gamma": 3.0}, {"shared_rank": 2, "threshold_start": 3.0}])
+@pytest.mark.parametrize(
+    "config", [{}, {"private_rank": 4}, {"gamma": 3.0}, {"shared_rank": 2, "threshold_start": 3.0}]
+)
 def test_the_eager_program_is_the_same_method(modalities: int, classes: int | None, config: dict) -> None:
     task = toy_task(modalities, classes, levelled=False)
     model, batch = toy_model("full", task, **config), toy_batch(task)

@@ -2,19 +2,26 @@
 
 Padding cannot reach a real token: padded input is zeroed before every layer that mixes neighbours, and normalisation is
 per token. Only ResNet-18 normalises over the batch, as the published protocols do.
+
+Folded (``clcr.layers.fold``), all that is said to be (B, ...) has the seeds in front, (S, B, ...). Inside, the seeds
+lie beside the channels, (N, S * C, ...): the layout in which one grouped convolution serves them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.checkpoint import read_checkpoint
 from benchmarks.errors import InputError
 from benchmarks.spec import ModalitySpec
 from clcr.api import Modality, Passthrough
 from clcr.config import EncoderConfig
+from clcr.layers import LayerNorm, Linear
 
 GRID = 2  # frames_conv gives GRID x GRID tokens a frame
 PATCH = 8  # pixels
@@ -25,7 +32,8 @@ REDUCTION = 32  # of ResNet-18, per axis
 def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Module, Modality]:
     """The backbone of a modality and the tokens that come out of it, of width ``encoder.width`` unless passed through.
 
-    InputError where backbone and layout do not fit. A fine-tuned language model is built by ``FoldData.backbones``,
+    ResNet-18 starts from ``encoder.checkpoint`` where there is one, all but its projection. InputError where backbone
+    and layout, or network and weights, do not fit. A fine-tuned language model is built by ``FoldData.backbones``,
     which knows its name.
     """
     if spec.backbone == "none":
@@ -37,7 +45,14 @@ def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Modul
             f"modality {spec.name}: backbone {spec.backbone!r} does not read layout {spec.layout!r}; it reads {fits}"
         )
     module, tokens = builders[spec.layout](spec.shape, encoder.width)
+    if encoder.checkpoint and isinstance(module, ResNet18):
+        start_from(module, read_checkpoint(encoder.checkpoint), f"encoder.checkpoint={encoder.checkpoint}")
     return module, Modality(spec.name, encoder.width, tokens)
+
+
+def smallest(backbone: str) -> int:
+    """Pixels that a picture needs in height and width for this backbone."""
+    return PATCH if backbone == "frames_conv" else 1
 
 
 def _passed(spec: ModalitySpec) -> Modality:
@@ -57,21 +72,82 @@ def _halves(size: int, times: int) -> int:
     return size
 
 
+def _inward(x: Tensor, axes: int) -> Tensor:
+    """Samples of ``axes`` axes, channels first: (N, C, ...) as it is, (S, N, C, ...) to (N, S * C, ...)."""
+    return x if x.dim() == axes + 1 else x.transpose(0, 1).flatten(1, 2)
+
+
+def _outward(x: Tensor, lead: tuple[int, ...]) -> Tensor:
+    """Back again: (N, S * C, ...) to (S, N, C, ...) where ``lead`` is (S,), else as it is."""
+    return x.reshape(len(x), *lead, -1, *x.shape[2:]).transpose(0, 1) if lead else x
+
+
+class Conv1d(nn.Conv1d):
+    """``nn.Conv1d``; folded, a weight (S, out, in, k) and input (N, S * in, T) to (N, S * out, T')."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """One grouped convolution for all seeds."""
+        if self.weight.dim() == 3:
+            return super().forward(input)
+        bias = None if self.bias is None else self.bias.flatten()
+        stride, padding = self.stride, cast("tuple[int, ...]", self.padding)
+        return functional.conv1d(input, self.weight.flatten(0, 1), bias, stride, padding, 1, len(self.weight))
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d``; folded, a weight (S, out, in, k, k) and input (N, S * in, H, W) to (N, S * out, H', W')."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """One grouped convolution for all seeds."""
+        if self.weight.dim() == 4:
+            return super().forward(input)
+        bias = None if self.bias is None else self.bias.flatten()
+        stride, padding = self.stride, cast("tuple[int, ...]", self.padding)
+        return functional.conv2d(input, self.weight.flatten(0, 1), bias, stride, padding, 1, len(self.weight))
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm``; folded, a weight (S, C) and input (N, S * C, ...): groups of one seed's channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, S * C, ...) to the same."""
+        if self.weight.dim() == 1:
+            return super().forward(input)
+        groups = self.num_groups * len(self.weight)
+        return functional.group_norm(input, groups, self.weight.flatten(), self.bias.flatten(), self.eps)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d``; folded, weights and running statistics (S, C) and input (N, S * C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, S * C, H, W) to the same; in training the running statistics of each seed are updated in place."""
+        if self.weight.dim() == 1:
+            return super().forward(input)
+        mean, variance = cast(Tensor, self.running_mean).view(-1), cast(Tensor, self.running_var).view(-1)
+        if self.training:
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        momentum = cast(float, self.momentum)
+        return functional.batch_norm(input, mean, variance, weight, bias, self.training, momentum, self.eps)
+
+
 class SequenceConv(nn.Module):
     """Spectrogram (B, T, F) to tokens (B, ceil(T/4), width): two strided convolutions over time, a norm per token."""
 
     def __init__(self, bins: int, width: int) -> None:
         super().__init__()
         sizes = [(bins, width), (width, width)]
-        self.convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel_size=5, stride=2, padding=2) for a, b in sizes)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
+        self.convolutions = nn.ModuleList(Conv1d(a, b, kernel_size=5, stride=2, padding=2) for a, b in sizes)
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in sizes)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """A token is real where the frame under its centre is."""
+        lead = tuple(x.shape[:-3])
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = (x * mask.unsqueeze(-1)).transpose(1, 2)
-            x = norm(functional.gelu(convolution(x)).transpose(1, 2))
-            mask = mask[:, ::2]
+            x = (x * mask.unsqueeze(-1)).mT
+            x = norm(_outward(functional.gelu(convolution(_inward(x, 2))), lead).mT)
+            mask = mask[..., ::2]
         return x, mask
 
 
@@ -82,19 +158,19 @@ class ImageConv(nn.Module):
         super().__init__()
         half = max(width // 2, 1)
         self.network = nn.Sequential(
-            nn.Conv2d(channels, half, kernel_size=3, stride=2, padding=1),
+            Conv2d(channels, half, kernel_size=3, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(half, width, kernel_size=3, stride=2, padding=1),
-            nn.GroupNorm(1, width),
+            Conv2d(half, width, kernel_size=3, stride=2, padding=1),
+            GroupNorm(1, width),
             nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
-            nn.GroupNorm(1, width),
+            Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            GroupNorm(1, width),
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """``mask`` (B, 1) says whether there is an image; so do all its tokens."""
-        tokens = self.network(x).flatten(2).transpose(1, 2)
-        return tokens, mask[:, :1].expand(-1, tokens.shape[1])
+        tokens = _outward(self.network(_inward(x, 3)), tuple(x.shape[:-4])).flatten(-2).mT
+        return tokens, mask[..., :1].expand(*mask.shape[:-1], tokens.shape[-2])
 
 
 class FramesConv(nn.Module):
@@ -104,18 +180,18 @@ class FramesConv(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Conv2d(channels, width, kernel_size=PATCH, stride=PATCH),
-            nn.GroupNorm(1, width),
+            Conv2d(channels, width, kernel_size=PATCH, stride=PATCH),
+            GroupNorm(1, width),
             nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
-            nn.GroupNorm(1, width),
+            Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            GroupNorm(1, width),
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """A token is real where its frame is."""
-        cells = functional.adaptive_avg_pool2d(self.network(x.flatten(0, 1)), GRID)
-        tokens = cells.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, cells.shape[1])
-        return tokens, mask.repeat_interleave(GRID * GRID, dim=1)
+        cells = functional.adaptive_avg_pool2d(self.network(_inward(x.flatten(-5, -4), 3)), GRID)
+        tokens = _outward(cells, tuple(x.shape[:-5])).flatten(-2).mT
+        return tokens.reshape(*x.shape[:-4], -1, tokens.shape[-1]), mask.repeat_interleave(GRID * GRID, dim=-1)
 
 
 class ResidualBlock(nn.Module):
@@ -123,12 +199,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outside)
-        self.second = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
-        self.second_norm = nn.BatchNorm2d(outside)
+        self.first = Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.first_norm = BatchNorm2d(outside)
+        self.second = Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.second_norm = BatchNorm2d(outside)
         same = stride == 1 and inside == outside
-        projection = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        projection = nn.Sequential(Conv2d(inside, outside, 1, stride, bias=False), BatchNorm2d(outside))
         self.shortcut = nn.Identity() if same else projection
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +214,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 from scratch, with tokens from its map. ``over``: "image", "frames" or "spectrogram".
+    """ResNet-18, from scratch, with tokens from its map. ``over``: "image", "frames" or "spectrogram".
 
     Image (B, C, H, W): a token per cell of the map. Frames (B, N, C, H, W): a token per frame. Spectrogram (B, T, F):
     read as one channel; frequency is averaged, a token per 32 frames of time. The 512 features are projected to
@@ -148,34 +224,71 @@ class ResNet18(nn.Module):
     def __init__(self, channels: int, width: int, over: str) -> None:
         super().__init__()
         self.over = over
-        self.stem = nn.Conv2d(channels, RESNET_STAGES[0], 7, 2, 3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(RESNET_STAGES[0])
+        self.stem = Conv2d(channels, RESNET_STAGES[0], 7, 2, 3, bias=False)
+        self.stem_norm = BatchNorm2d(RESNET_STAGES[0])
         self.stages = nn.ModuleList(
             nn.Sequential(ResidualBlock(inside, outside, stride), ResidualBlock(outside, outside, 1))
             for inside, outside, stride in zip((64, 64, 128, 256), RESNET_STAGES, (1, 2, 2, 2), strict=True)
         )
-        self.projection = nn.Linear(RESNET_STAGES[-1], width)
+        self.projection = Linear(RESNET_STAGES[-1], width)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> Tensor:
-        """Image (N, C, H, W) to its map (N, 512, ceil(H / 32), ceil(W / 32))."""
-        x = functional.max_pool2d(functional.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
+        """Images (N, C, H, W) to their maps (N, 512, ceil(H / 32), ceil(W / 32)); folded, (S, N, C, H, W) likewise."""
+        lead = tuple(x.shape[:-4])
+        x = functional.max_pool2d(functional.relu(self.stem_norm(self.stem(_inward(x, 3)))), 3, 2, 1)
         for stage in self.stages:
             x = stage(x)
-        return x
+        return _outward(x, lead)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, T', width) and their mask; padded frames are read as zeros."""
         if self.over == "spectrogram":
-            grid = self.features((x * mask.unsqueeze(-1)).transpose(1, 2).unsqueeze(1))
-            return self.projection(grid.mean(2).transpose(1, 2)), mask[:, ::REDUCTION]
+            grid = self.features((x * mask.unsqueeze(-1)).mT.unsqueeze(-3))
+            return self.projection(grid.mean(-2).mT), mask[..., ::REDUCTION]
         if self.over == "frames":
-            grid = self.features((x * mask[:, :, None, None, None]).flatten(0, 1))
-            return self.projection(grid.mean((2, 3)).view(*x.shape[:2], -1)), mask
-        tokens = self.features(x).flatten(2).transpose(1, 2)
-        return self.projection(tokens), mask[:, :1].expand(-1, tokens.shape[1])
+            grid = self.features((x * mask[..., None, None, None]).flatten(-5, -4))
+            return self.projection(grid.mean((-2, -1)).view(*mask.shape, -1)), mask
+        tokens = self.features(x).flatten(-2).mT
+        return self.projection(tokens), mask[..., :1].expand(*mask.shape[:-1], tokens.shape[-2])
+
+
+def _published(name: str) -> str:
+    """The name that torchvision's ResNet-18 has for a tensor of ours."""
+    parts = name.split(".")
+    if parts[0] != "stages":
+        return name.replace("stem_norm", "bn1").replace("stem", "conv1")
+    inner = {"first": "conv1", "first_norm": "bn1", "second": "conv2", "second_norm": "bn2", "shortcut": "downsample"}
+    return ".".join((f"layer{int(parts[1]) + 1}", parts[2], inner[parts[3]], *parts[4:]))
+
+
+@torch.no_grad()
+def start_from(network: ResNet18, weights: Mapping[str, Tensor], where: str) -> None:
+    """Give a ResNet-18 the ``weights`` of torchvision's, whose classifier ``fc`` is left out; the projection stays.
+
+    A first convolution of C channels other than three gets the mean over the three, times 3 / C: on channels that are
+    all equal it answers as the original does to a grey picture, so that activations keep their size. Files from before
+    batch statistics were counted lack that count, which nothing reads. InputError where a tensor is missing, unknown,
+    of another shape or not finite.
+    """
+    ours = {_published(n): tensor for n, tensor in network.state_dict().items() if not n.startswith("projection.")}
+    counts = {name for name in ours if name.endswith("num_batches_tracked")}
+    given = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+    missing, unknown = sorted(ours.keys() - given.keys() - counts), sorted(given.keys() - ours.keys())
+    if missing or unknown:
+        told = f"lacks {missing[0]!r}" if missing else f"holds {unknown[0]!r}"
+        raise InputError(f"{where}: {told}, so it is no ResNet-18; give one with torchvision's names")
+    for name, target in ours.items():
+        if name in given:
+            source = given[name].to(target.dtype)
+            if name == "conv1.weight" and source.dim() == 4 and source.shape[1] == 3 != target.shape[1]:
+                source = source.mean(1, keepdim=True).mul(3 / target.shape[1]).expand(-1, target.shape[1], -1, -1)
+            if source.shape != target.shape or not bool(torch.isfinite(source).all()):
+                told = f"{name!r} is {tuple(given[name].shape)}, expected {tuple(target.shape)} and finite numbers"
+                raise InputError(f"{where}: {told}; give ImageNet weights of ResNet-18 in torchvision's layout")
+            target.copy_(source)
 
 
 Builder = Callable[[tuple[int, ...], int], tuple[nn.Module, int]]

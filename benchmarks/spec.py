@@ -19,6 +19,7 @@ class ModalitySpec:
     layout and shape per sample: vector (D,), tokens (T, D), levels (3, T, D), text () -> levels after the language
     encoder, spectrogram (T, F), image (H, W, C), frames (N, H, W, C). T is the largest number of tokens.
     backbone: key of benchmarks/encoders.py, the same for every method. standardise: per feature, on training data only.
+    flow: frames of optical flow (u, v): whoever mirrors them changes the sign of u.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModalitySpec:
     shape: tuple[int, ...]
     backbone: str = "none"
     standardise: bool = False
+    flow: bool = False
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

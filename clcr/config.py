@@ -11,6 +11,7 @@ from typing import Any
 
 POOLINGS = ("mean", "attention")
 BUDGETS = ("learned", "dense", "fixed")
+AUGMENTS = ("none", "crop_flip")
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,22 @@ class EncoderConfig:
     dropout: in the encoder's stages and in every head [C].
     pooling: how tokens become one vector, for all methods alike: "mean" [N] or "attention" [C].
     kernel: width of the temporal convolutions [C].
+    augment: of training pictures that ResNet-18 reads: "none", or "crop_flip", the literature's random crop and flip.
+    checkpoint: file of ImageNet weights that every ResNet-18 starts from; "" starts from scratch, as the literature.
     """
 
     width: int = 128
     dropout: float = 0.1
     pooling: str = "mean"
     kernel: int = 3
+    augment: str = "none"
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
         _require(self.width > 0, "encoder.width", self.width, "a positive integer")
         _require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "a number in [0, 1)")
         _require(self.pooling in POOLINGS, "encoder.pooling", self.pooling, f"one of {', '.join(POOLINGS)}")
+        _require(self.augment in AUGMENTS, "encoder.augment", self.augment, f"one of {', '.join(AUGMENTS)}")
         _require(self.kernel % 2 == 1 and self.kernel > 0, "encoder.kernel", self.kernel, "an odd positive integer")
 
 

@@ -12,7 +12,7 @@ import importlib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ import yaml
 
 from baselines import METHODS, MethodRow
 from benchmarks import BENCHMARKS, catalog
+from benchmarks.augment import augments
 from benchmarks.data import LanguageOptions
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey
-from benchmarks.spec import Protocol
+from benchmarks.spec import ModalitySpec, Protocol
 from clcr.config import EncoderConfig
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
@@ -81,10 +82,11 @@ class RunConfig:
     def canonical(self) -> dict[str, Any]:
         """What enters the digest: only what can change this run's numbers."""
         parts: dict[str, Any] = {"method": asdict(self.method)}
-        if self.language is not None:  # which model it is, its own digest says (execute.what)
+        if self.language is not None:  # which model it is, its own digest says (execute.what); so of a checkpoint
             parts["language"] = {name: value for name, value in asdict(self.language).items() if name != "model"}
         if not self.fitted:
-            parts |= {"encoder": asdict(self.encoder), "training": asdict(self.training)}
+            encoder = {name: value for name, value in asdict(self.encoder).items() if name != "checkpoint"}
+            parts |= {"encoder": encoder, "training": asdict(self.training)}
         return parts
 
 
@@ -142,7 +144,8 @@ def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> R
     cls = load_class(row)
     if key.variant not in cls.VARIANTS:
         raise unknown("variant", key.variant, cls.VARIANTS, f"method {key.method}")
-    text = any(modality.backbone == "language_model" for modality in protocol_of(key).modalities)
+    modalities = protocol_of(key).modalities
+    text = any(modality.backbone == "language_model" for modality in modalities)
     sections = {"encoder": EncoderConfig, "training": Training, "language": LanguageOptions, "method": cls.Config}
     values: dict[str, dict[str, Any]] = {name: {} for name in sections}
     for where, dotted in _layers(key, row, overrides, tuned):
@@ -153,7 +156,7 @@ def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> R
     built = {name: _build(cls, values[name], profile_path(key.profile).name) for name, cls in sections.items()}
     _check_width(built["method"], built["encoder"])
     return RunConfig(
-        encoder=built["encoder"],
+        encoder=_in_force(built["encoder"], modalities),
         training=built["training"],
         method=built["method"],
         language=built["language"] if text else None,
@@ -284,6 +287,15 @@ def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return cls(**values)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _in_force(encoder: EncoderConfig, modalities: Sequence[ModalitySpec]) -> EncoderConfig:
+    """The encoder without what changes nothing here: augmentation and weights that none of its backbones reads."""
+    if not any(map(augments, modalities)):
+        encoder = replace(encoder, augment="none")
+    if not any(modality.backbone == "resnet18" for modality in modalities):
+        encoder = replace(encoder, checkpoint="")
+    return encoder
 
 
 def _check_width(method: Any, encoder: EncoderConfig) -> None:

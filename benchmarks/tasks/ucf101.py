@@ -24,7 +24,7 @@ from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 from benchmarks.twin import TwinModality, TwinRecipe
 
 _RGB = ModalitySpec("rgb", "rgb", "frames", (3, 224, 224, 3), backbone="resnet18", standardise=True)
-_FLOW = ModalitySpec("flow", "flow", "frames", (3, 224, 224, 2), backbone="resnet18", standardise=True)
+_FLOW = ModalitySpec("flow", "flow", "frames", (3, 224, 224, 2), backbone="resnet18", standardise=True, flow=True)
 
 
 def _official(number: int, train: int, test: int) -> Protocol:
@@ -44,7 +44,7 @@ _SUBSET = Protocol(
     title="Three classes, official split 1, 56 x 56",
     modalities=(
         ModalitySpec("rgb", "rgb56", "frames", (4, 56, 56, 3), backbone="frames_conv", standardise=True),
-        ModalitySpec("flow", "flow56", "frames", (4, 56, 56, 2), backbone="frames_conv", standardise=True),
+        ModalitySpec("flow", "flow56", "frames", (4, 56, 56, 2), backbone="frames_conv", standardise=True, flow=True),
     ),
     n_classes=3,
     classes=("BabyCrawling", "Punch", "PushUps"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from benchmarks import language
-from benchmarks.data import CLIP, DataOptions, FoldData, LanguageOptions
+from benchmarks.data import DataOptions, FoldData, LanguageOptions
 from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
+from benchmarks.storage import CLIP
 from clcr.api import Passthrough
 from clcr.config import EncoderConfig
 
@@ -236,9 +238,55 @@ def pooled_row(modality: ModalitySpec, x: np.ndarray, row: int) -> np.ndarray:
     return np.concatenate([part.ravel() for part in parts])
 
 
-def test_an_array_of_another_shape_is_refused() -> None:
-    arrays = {**PREPARED.arrays, "vector": np.zeros((ROWS, 5), np.float32)}
-    with pytest.raises(InputError, match=r"array vector holds \[5\] per row, protocol needs \[4\]"):
+RESIZED = {
+    "sound": ("sequence_conv", (20, 7), 5),
+    "image": ("image_conv", (30, 17, 1), 12),
+    "frames": ("frames_conv", (5, 24, 8, 3), 20),
+}
+
+
+@pytest.mark.parametrize("backbone", [None, "resnet18"])
+@pytest.mark.parametrize("name", RESIZED)
+def test_what_a_preset_prepared_in_another_size_is_read(name: str, backbone: str | None) -> None:
+    own, shape, tokens = RESIZED[name]
+    modality = next(m for m in MODALITIES if m.name == name)
+    modality = replace(modality, backbone=backbone or own)
+    array = np.random.default_rng(0).normal(size=(ROWS, *shape)).astype(np.float32)
+    lengths = {k: v for k, v in PREPARED.lengths.items() if k != name}
+    meta = {k: v for k, v in PREPARED.meta.items() if k != name}
+    prepared = replace(PREPARED, arrays={**PREPARED.arrays, name: array}, lengths=lengths, meta=meta)
+    data = FoldData(prepared, SPEC, replace(PROTOCOL, modalities=(modality,)), ARRANGEMENT)
+    assert data.modalities == (replace(modality, shape=shape),)
+    (network,), (found,) = data.backbones(EncoderConfig(width=8))
+    batch = data.batch(np.arange(4))
+    made, _ = network(batch.inputs[0], batch.masks[0])
+    assert made.shape == (4, found.tokens, 8)
+    if backbone is None:
+        assert found.tokens == tokens
+    assert np.isfinite(data.pooled("test")).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("vector", (5,)),
+        ("tokens", (7, 4)),
+        ("tokens", (8, 3)),
+        ("levels", (3, 6, 2)),
+        ("sound", (9,)),
+        ("sound", (9, 4, 1)),
+        ("image", (14, 14, 3)),
+        ("image", (14, 14)),
+        ("frames", (2, 16, 16, 2)),
+        ("frames", (2, 16, 7, 3)),
+        ("frames", (0, 16, 16, 3)),
+    ],
+)
+def test_an_array_of_another_kind_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    needed = list(next(m.shape for m in MODALITIES if m.name == name))
+    arrays = {**PREPARED.arrays, name: np.zeros((ROWS, *shape), np.float32)}
+    message = re.escape(f"array {name} holds {list(shape)} per row, protocol needs {needed}")
+    with pytest.raises(InputError, match=message):
         FoldData(replace(PREPARED, arrays=arrays), SPEC, PROTOCOL, ARRANGEMENT)
 
 

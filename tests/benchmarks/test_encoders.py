@@ -13,6 +13,7 @@ from benchmarks.errors import InputError
 from benchmarks.spec import ModalitySpec
 from clcr.api import Passthrough
 from clcr.config import EncoderConfig
+from clcr.layers import fold
 
 ENCODER = EncoderConfig(width=16)
 SPECTROGRAM = ModalitySpec("audio", "a", "spectrogram", (45, 6), backbone="sequence_conv")
@@ -135,3 +136,37 @@ def test_backbones_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         build_backbone(ModalitySpec("m", "m", layout, shape, backbone=backbone), ENCODER)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("spec", [SPECTROGRAM, IMAGE, FRAMES, *RESNET], ids=lambda s: f"{s.backbone}-{s.layout}")
+def test_folded_seeds_are_those_alone(spec: ModalitySpec, train: bool) -> None:
+    """Tokens, masks, gradients and running statistics, of seeds that see different samples of different lengths."""
+    alone, pairs = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        backbone = build_backbone(spec, ENCODER)[0].double().train(train)
+        for name, buffer in backbone.named_buffers():  # statistics that differ, as they do in the middle of training
+            buffer.add_(seed) if name.endswith("tracked") else buffer.mul_(1 + seed / 4).add_(seed / 8)
+        x, mask = inputs(spec)
+        if spec.layout in ("spectrogram", "frames"):
+            mask = torch.arange(mask.shape[1]) < torch.randint(1, mask.shape[1] + 1, (4, 1))
+        alone.append(backbone)
+        pairs.append((torch.randn_like(x, dtype=torch.float64), mask))
+    folded = fold(alone).train(train)
+    tokens, kept = folded(torch.stack([x for x, _ in pairs]), torch.stack([mask for _, mask in pairs]))
+    weight = torch.randn(tokens.shape[1:], dtype=torch.float64)
+    (tokens * weight).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in folded.named_parameters()}
+    state = folded.state_dict()
+    for place, (backbone, (x, mask)) in enumerate(zip(alone, pairs, strict=True)):
+        solo, own = backbone(x, mask)
+        (solo * weight).sum().backward()
+        torch.testing.assert_close(tokens[place], solo, rtol=1e-9, atol=1e-9)
+        assert torch.equal(kept[place], own)
+        for name, parameter in backbone.named_parameters():
+            found = gradients[name]
+            assert found is not None
+            torch.testing.assert_close(found[place], parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
+        for name, value in backbone.state_dict().items():
+            torch.testing.assert_close(state[name][place], value, rtol=1e-9, atol=1e-9, msg=name)

@@ -11,17 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention as fused_attention
 
 from clcr.api import LEVELS
+from clcr.attention import attend_to_others
 from clcr.config import CLCRConfig
 from clcr.hierarchy import uniform
 
 SHIFT = 1e-6  # keeps the first Cholesky factor real where columns, of about unit norm, are nearly dependent
 EVIDENCE_EPS = 1e-5
-POOL_EPS = 1e-6
-FEW_TOKENS = 64
-UNSELECTED = -1e3  # added to a logit, makes its exponential zero
 
 
 def exact(x: Tensor) -> Tensor:
@@ -163,62 +160,13 @@ class Exchange(nn.Module):
 
     def forward(self, x: Tensor, alpha: Tensor) -> Tensor:
         """Tokens (L, M, B, T, r) and their weights (L, M, B, T) to what the exchange adds: (L, M, B, T, r)."""
-        if x.shape[-4] == 1:
+        *lead, modalities, batch, tokens, _ = x.shape
+        if modalities == 1:
             return torch.zeros_like(x)
-        projected = (x.flatten(-4, -2) @ self.project).view(*x.shape[:-1], 3, self.heads, -1)
-        query, key, value = projected.unbind(-3)
-        received = weighted_attention(query.transpose(-2, -3), *self._pool(key, value, alpha))
-        received = received.transpose(-2, -3).flatten(-2) * alpha.unsqueeze(-1)
-        return (received.flatten(-4, -2) @ self.output).view(x.shape)
-
-    def _pool(self, key: Tensor, value: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (L, M, B, T, heads, e) to the pool of the others, (L, M, B, heads, (M - 1) T, wide) both.
-
-        After its own entries a key carries what is added to its logits, a value, which is weighted, its weight.
-        """
-        width = aligned(key.shape[-1] + 1)
-        weight = alpha[..., None, None].expand(*key.shape[:-1], width - key.shape[-1])
-        own = torch.cat([key, (weight == 0) * UNSELECTED, weight[..., :1] * value, weight], -1)
-        picked = own.index_select(-5, self.others).view(*own.shape[:-4], -1, *own.shape[-4:])
-        pool = picked.transpose(-5, -4).movedim(-2, -4).flatten(-3, -2)
-        key, value = torch.split(pool, width, -1)
-        return key, value
-
-
-def aligned(width: int) -> int:
-    """The next multiple of 4: some devices run fused attention on such widths only."""
-    return -(-width // 4) * 4
-
-
-def weighted_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention whose keys enter with a weight of their own, ``exp(logit - max) * alpha``, normalised [C].
-
-    The weights are those of a softmax, times alpha: as alpha sits in the values and beside them, one ordinary
-    attention gives both the sum and its denominator. An empty pool gives zeros and finite gradients.
-
-    Args:
-        query: (..., T, e).
-        key: (..., N, wide), what stands after e entries is added to the logits of the key.
-        value: (..., N, wide), e values times alpha, then alpha.
-
-    Returns:
-        (..., T, e).
-    """
-    width = query.shape[-1]
-    query = nn.functional.pad(query, (0, key.shape[-1] - width), value=1.0)
-    mixed = attend(query, key, value, width**-0.5)
-    total, weight, _ = torch.split(mixed, [width, 1, mixed.shape[-1] - width - 1], -1)
-    return total / weight.clamp(min=POOL_EPS)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Softmax attention over the last two axes; as plain products where a CPU has few tokens (measured: twice as fast
-    with 40 keys, half as fast with 100), fused elsewhere."""
-    if query.device.type == "cpu" and key.shape[-2] <= FEW_TOKENS:
-        flat = [x.flatten(0, -3) for x in (query * scale, key, value)]
-        return torch.bmm(torch.bmm(flat[0], flat[1].mT).softmax(-1), flat[2]).view(query.shape)
-    four_axes = [x.flatten(0, -4) for x in (query, key, value)]  # else it would not run fused
-    return fused_attention(four_axes[0], four_axes[1], four_axes[2], scale=scale).view(query.shape)
+        projected = self.project.mT @ x.flatten(-4, -2).mT  # channels before tokens, as the attention wants them
+        projected = projected.view(*lead, 3, self.heads, -1, modalities, batch, tokens)
+        received = attend_to_others(projected, alpha, self.others).flatten(-3, -1).flatten(-3, -2)
+        return (received.mT @ self.output).view(x.shape)
 
 
 @dataclass(frozen=True)

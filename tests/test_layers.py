@@ -40,6 +40,7 @@ FLOORS = {
     "benchmarks.prepared": 1,
     "benchmarks.twin": 1,
     "clcr.hierarchy": 2,
+    "clcr.attention": 1,
     "clcr.intraced": 2,
     "clcr.intercad": 2,
     "clcr.recurrence": 2,

@@ -262,7 +262,9 @@ def _tell(report: Callable[[Progress], None], place: Progress, epoch: int) -> No
 def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, log: TextIO) -> dict[str, Any]:
     """Write what a run left; the fields of its record that tell how it ended."""
     parts = {"status": "failed", "error": " ".join(f"{type(results).__name__}: {results}".split())}
-    if not isinstance(results, Exception):
+    if isinstance(results, Exception):
+        log.write(f"{parts['error']}\n")
+    else:
         try:
             parts = _write(run, results, folder)
         except Exception as error:

@@ -130,6 +130,38 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_team_ends_together_and_runs_that_are_done_stay_as_they_are(place: Place) -> None:
+    team = tuple(keys("quick", seeds=3))
+    go([team[1]], place)
+    before = (store.folder_of(place.out, team[1]) / "record.json").stat().st_mtime_ns
+    events: list[Event] = []
+    results = launch.local([team], place, Crew(1, engine="fake_engine"), events.append)
+    assert [result.state for result in results] == ["done", "kept", "done"]
+    assert (store.folder_of(place.out, team[1]) / "record.json").stat().st_mtime_ns == before
+    assert [event.together for event in events if event.kind == "start"] == [3, 3, 3]
+    record = store.read_record(store.folder_of(place.out, team[2]))
+    assert record is not None
+    assert record.provenance["together"] == [0, 1, 2]
+    assert not list(place.out.rglob(claims.CLAIM))
+
+
+def test_a_team_whose_worker_dies_twice_goes_on_in_halves(place: Place) -> None:
+    team = (*keys("quick", seeds=2), *keys("dies"))
+    results = {r.key: r.state for r in launch.local([team], place, Crew(1, engine="fake_engine"), lambda event: None)}
+    assert [results[key] for key in team] == ["done", "done", "failed"]
+    assert not list(place.out.rglob(claims.CLAIM))
+
+
+def test_a_team_waits_as_a_whole_for_a_run_that_another_process_has(place: Place) -> None:
+    team = tuple(keys("quick", seeds=2))
+    other = runner(place.out, 1, "slow,quick", 1)
+    until(lambda: len(fake_engine.executed(place.cache)) > 0, "the other runner starts")
+    results = launch.local([team, *((key,) for key in keys("slow"))], place, Crew(2, engine="fake_engine"), print)
+    other.communicate(timeout=20)
+    assert {result.state for result in results} <= {"done", "kept"}
+    assert len(results) == 3
+
+
 def test_two_runners_on_one_folder_execute_nothing_twice(place: Place) -> None:
     runners = [runner(place.out, 2, "slow,raises", 4) for _ in range(2)]
     told = [process.communicate(timeout=60)[0] for process in runners]

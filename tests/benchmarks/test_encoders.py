@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import encoders
 from benchmarks.encoders import build_backbone
 from benchmarks.errors import InputError
 from benchmarks.spec import ModalitySpec
@@ -138,10 +139,14 @@ def test_backbones_that_do_not_fit_are_refused(
         build_backbone(ModalitySpec("m", "m", layout, shape, backbone=backbone), ENCODER)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["grouped", "by_seed"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("spec", [SPECTROGRAM, IMAGE, FRAMES, *RESNET], ids=lambda s: f"{s.backbone}-{s.layout}")
-def test_folded_seeds_are_those_alone(spec: ModalitySpec, train: bool) -> None:
+def test_folded_seeds_are_those_alone(
+    spec: ModalitySpec, train: bool, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tokens, masks, gradients and running statistics, of seeds that see different samples of different lengths."""
+    monkeypatch.setattr(encoders, "SEED_BY_SEED", () if at_once else ("cpu",))
     alone, pairs = [], []
     for seed in range(3):
         torch.manual_seed(seed)

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from clcr.api import Batch, Method, Output, Task, shape_prediction
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, SemanticHierarchy
+from clcr.intercad import side_by_side
+from clcr.layers import Dropout, Linear
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class LateFusion(Method):
 
     Config: ClassVar[type[LateFusionConfig]] = LateFusionConfig
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {}}
+    FOLDS: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -54,14 +57,14 @@ class LateFusion(Method):
         self.hierarchy = SemanticHierarchy(task.modalities, encoder, levels=(3,))
         self.pooling = Pooling(encoder, (modalities,))
         self.head = nn.Sequential(
-            nn.Linear(modalities * width, width), nn.ReLU(), nn.Dropout(encoder.dropout), nn.Linear(width, task.outputs)
+            Linear(modalities * width, width), nn.ReLU(), Dropout(encoder.dropout), Linear(width, task.outputs)
         )
 
     def forward(self, batch: Batch) -> Output:
         """Predict a batch."""
         hidden, mask = self.hierarchy(*self.tokens(batch))
-        features: Tensor = self.pooling(hidden[0], mask)  # (M, B, d)
-        raw = self.head(features.transpose(0, 1).flatten(1))
+        features: Tensor = self.pooling(hidden.select(-5, 0), mask.select(-4, 0))  # (M, B, d)
+        raw = self.head(side_by_side(features))
         return Output(shape_prediction(raw, self.task.n_classes))
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:

@@ -23,7 +23,9 @@ Deviations from the released code
 - Left out: the shared-private discriminator, which no loss uses, and the option of GRU cells.
 - Optimiser, schedule, value clipping at 1, patience, batch sizes and frozen BERT layers are the trainer's or the
   profile's, common to all methods. Its learning-rate decay never took effect there (training stops first).
-- Each sequence is read at its own length, wherever its padding stands.
+- Each sequence is read at its own length, wherever its padding stands. The LSTMs of all modalities run as one batched
+  recurrence (clcr/recurrence.py), not packed; the numbers are those of ``nn.LSTM``.
+- The attention of the fusion transformer has no bias of the keys, which changes nothing that it computes.
 Kept: losses and their default weights (the paper's tuned weights are not in the repository), detached row norms, mean
 (not sum) of the squared correlations in the difference loss, reconstruction of the projected, not detached, feature,
 orthogonal recurrent weights, dropout 0.1 and two heads in the transformer whatever the other dropout is.
@@ -37,6 +39,7 @@ their first 50 steps are read; weight decay in its configuration is never passed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -49,6 +52,8 @@ from torch.nn import functional
 from clcr.api import Batch, Method, Output, Task, shape_prediction
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, SemanticHierarchy
+from clcr.layers import Dropout, LayerNorm, Linear
+from clcr.recurrence import StackedBiLSTM
 
 SIMILARITIES = ("cmd", "adversarial")
 ORIGINAL_WIDTH = 128  # the width at which the original's weight of the difference loss was chosen
@@ -90,24 +95,39 @@ class MISAConfig:
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, moments: int) -> Tensor:
     """Distance of the means plus distances of the central moments 2 to ``moments`` of two batches (B, d)."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    centred_x, centred_y = x - mean_x, y - mean_y
-    differences = [mean_x - mean_y]
-    differences += [centred_x.pow(k).mean(0) - centred_y.pow(k).mean(0) for k in range(2, moments + 1)]
-    distances: Tensor = torch.stack(differences).norm(dim=1)  # gradient 0 at 0
-    return distances.sum()
+    differences = central_moments(x, moments) - central_moments(y, moments)
+    distances: Tensor = differences.norm(dim=-1)  # gradient 0 at 0
+    return distances.sum(-1)
+
+
+def central_moments(x: Tensor, moments: int) -> Tensor:
+    """The mean and the central moments 2 to ``moments`` of a batch (B, d): (moments, d)."""
+    mean = x.mean(-2, keepdim=True)
+    power = centred = x - mean
+    found = [mean]
+    for _ in range(2, moments + 1):
+        power = power * centred
+        found.append(power.mean(-2, keepdim=True))
+    return torch.cat(found, -2)
 
 
 def unit_rows(x: Tensor) -> Tensor:
     """(B, d) centred over the batch, then each row divided by its norm, which passes no gradient."""
-    x = x - x.mean(0)
-    norm: Tensor = x.detach().norm(dim=1, keepdim=True)
+    x = x - x.mean(-2, keepdim=True)
+    norm: Tensor = x.detach().norm(dim=-1, keepdim=True)
     return x / (norm + 1e-6)
 
 
 def difference_loss(x: Tensor, y: Tensor) -> Tensor:
     """Mean squared correlation of the coordinates of two batches (B, d): 0 where the subspaces share nothing."""
-    return torch.mm(unit_rows(x).T, unit_rows(y)).pow(2).mean()
+    return (unit_rows(x).mT @ unit_rows(y)).square().mean((-2, -1))
+
+
+def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, B, d) to the first and the second of each pair of the M, (P, B, d) both."""
+    first, second = zip(*combinations(range(x.shape[-3]), 2), strict=True)
+    parts = x.unbind(-3)
+    return torch.stack([parts[m] for m in first], -3), torch.stack([parts[m] for m in second], -3)
 
 
 def reverse_gradient(x: Tensor, weight: float) -> Tensor:
@@ -115,38 +135,47 @@ def reverse_gradient(x: Tensor, weight: float) -> Tensor:
     return (x.detach() - x) * weight + x.detach()
 
 
-class StackedBiLSTM(nn.Module):
-    """Two one-layer bidirectional LSTMs with layer normalisation between; final states of both layers, (B, 4 d).
+class SelfAttention(nn.Module):
+    """The attention of ``nn.MultiheadAttention`` of a sequence to itself, without the bias of the keys: it moves all
+    logits of a query alike, and its gradient is a rounding error that an adaptive optimiser would blow up."""
 
-    Both directions run forwards over the real tokens, the second over their reverse: padding comes last in either,
-    and the state after the last real token is picked. No packing, which is slower and waits for the device.
-    """
-
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(2))
-        self.norm = nn.LayerNorm(2 * width)
-        self.second = nn.ModuleList(nn.LSTM(2 * width, width, batch_first=True) for _ in range(2))
-        for name, parameter in self.named_parameters():
-            if "weight_hh" in name:
-                nn.init.orthogonal_(parameter)
+        self.heads = heads
+        self.inputs = Linear(width, 3 * width, bias=False)
+        nn.init.xavier_uniform_(self.inputs.weight)
+        self.query_bias, self.value_bias = (nn.Parameter(torch.zeros(heads, 1, width // heads)) for _ in range(2))
+        self.output = Linear(width, width)
+        nn.init.zeros_(self.output.bias)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, T, d) and mask (B, T), in any pattern, to (B, 4 d); no real token gives zeros."""
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # real tokens first
-        length = mask.sum(1, keepdim=True)
-        step = torch.arange(mask.shape[1], device=mask.device)
-        flip = torch.where(step < length, length - 1 - step, step).unsqueeze(-1)
-        last = (length - 1).clamp(min=0).unsqueeze(-1)
-        tokens = x.masked_fill(~mask.unsqueeze(-1), 0).take_along_dim(order.unsqueeze(-1), 1)
-        states, final = self._layer(self.first, tokens, flip, last)
-        return torch.cat((final, self._layer(self.second, self.norm(states), flip, last)[1]), -1) * (length > 0)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, d) to the same; dropout falls on the weights of attention."""
+        inner = self.inputs(x).view(*x.shape[:-1], 3, self.heads, -1)
+        query, key, value = inner.transpose(-4, -2).unbind(-3)  # (B, heads, N, d / heads)
+        query, value = query + self.query_bias.unsqueeze(-4), value + self.value_bias.unsqueeze(-4)
+        weight = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
+        out = self.dropout(weight.to(value.dtype)) @ value
+        mixed: Tensor = self.output(out.transpose(-3, -2).flatten(-2))
+        return mixed
 
-    def _layer(self, pair: nn.ModuleList, x: Tensor, flip: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, T, 2 d) and final states (B, 2 d) of one bidirectional layer."""
-        ahead, back = pair[0](x)[0], pair[1](x.take_along_dim(flip, 1))[0]
-        final = torch.cat((ahead.take_along_dim(last, 1), back.take_along_dim(last, 1)), -1).squeeze(1)
-        return torch.cat((ahead, back.take_along_dim(flip, 1)), -1), final
+
+class Fusion(nn.Module):
+    """``nn.TransformerEncoderLayer`` (post-norm, ReLU) in layers that fold."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout)
+        self.wider, self.narrower = Linear(width, feedforward), Linear(feedforward, width)
+        self.first_norm, self.second_norm = LayerNorm(width), LayerNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, d) to the same."""
+        x = self.first_norm(x + self.dropout(self.attention(x)))
+        hidden = self.narrower(self.dropout(functional.relu(self.wider(x))))
+        fused: Tensor = self.second_norm(x + self.dropout(hidden))
+        return fused
 
 
 class Utterance(nn.Module):
@@ -154,26 +183,26 @@ class Utterance(nn.Module):
 
     def __init__(self, task: Task, encoder: EncoderConfig) -> None:
         super().__init__()
-        width = encoder.width
-        readers = (
-            Pooling(encoder, ()) if modality.levelled or modality.tokens == 1 else StackedBiLSTM(width)
-            for modality in task.modalities
-        )
-        self.readers = nn.ModuleList(readers)
+        width, modalities = encoder.width, list(enumerate(task.modalities))
+        self.pooled = tuple(m for m, modality in modalities if modality.levelled or modality.tokens == 1)
+        self.recurrent = tuple(m for m, _ in modalities if m not in self.pooled)
+        self.pooling = nn.ModuleList(Pooling(encoder, ()) for _ in self.pooled)
+        self.reader = StackedBiLSTM(len(self.recurrent), width) if self.recurrent else None
         self.projections = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(4 * width if isinstance(reader, StackedBiLSTM) else width, width),
-                nn.ReLU(),
-                nn.LayerNorm(width),
-            )
-            for reader in self.readers
+            nn.Sequential(Linear(4 * width if m in self.recurrent else width, width), nn.ReLU(), LayerNorm(width))
+            for m, _ in modalities
         )
 
-    def forward(self, hidden: Tensor, mask: Tensor, tokens: Sequence[int]) -> Tensor:
-        """(M, B, T, d), (M, B, T) and how many of the T each modality can use, to (M, B, d)."""
-        own = [(hidden[m, :, :count], mask[m, :, :count]) for m, count in enumerate(tokens)]
-        read = [reader(*pair) for reader, pair in zip(self.readers, own, strict=True)]
-        return torch.stack([project(x) for project, x in zip(self.projections, read, strict=True)])
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(M, B, T, d) and (M, B, T) to (M, B, d)."""
+        read: dict[int, Tensor] = {}
+        for m, pooling in zip(self.pooled, self.pooling, strict=True):
+            read[m] = pooling(hidden.select(-4, m), mask.select(-3, m))
+        if self.reader is not None:
+            own = torch.stack([hidden.select(-4, m) for m in self.recurrent], -4)
+            states = self.reader(own, torch.stack([mask.select(-3, m) for m in self.recurrent], -3))
+            read.update(zip(self.recurrent, states.unbind(-3), strict=True))
+        return torch.stack([project(read[m]) for m, project in enumerate(self.projections)], -3)
 
 
 class MISA(Method):
@@ -185,6 +214,7 @@ class MISA(Method):
 
     Config: ClassVar[type[MISAConfig]] = MISAConfig
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {}, "adversarial": {"similarity": "adversarial"}}
+    FOLDS: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -203,13 +233,11 @@ class MISA(Method):
             raise ValueError(f"config: method.heads = {self.config.heads}: must divide encoder.width {width}")
         self.hierarchy = SemanticHierarchy(task.modalities, encoder, levels=(3,))
         self.utterance = Utterance(task, encoder)
-        self.private = nn.ModuleList(nn.Linear(width, width) for _ in range(modalities))
-        self.shared = nn.Linear(width, width)
-        self.rebuild = nn.ModuleList(nn.Linear(width, width) for _ in range(modalities))
+        self.private = nn.ModuleList(Linear(width, width) for _ in range(modalities))
+        self.shared = Linear(width, width)
+        self.rebuild = nn.ModuleList(Linear(width, width) for _ in range(modalities))
         self.discriminator = self._two_layers(width, width, modalities, encoder.dropout) if self._adversarial else None
-        self.fusion = nn.TransformerEncoderLayer(
-            width, self.config.heads, self.config.feedforward * width, self.config.fusion_dropout, batch_first=True
-        )
+        self.fusion = Fusion(width, self.config.heads, self.config.feedforward * width, self.config.fusion_dropout)
         self.head = self._two_layers(2 * modalities * width, modalities * width, task.outputs, encoder.dropout)
 
     @property
@@ -218,49 +246,55 @@ class MISA(Method):
 
     @staticmethod
     def _two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(inputs, hidden), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden, outputs))
+        return nn.Sequential(Linear(inputs, hidden), Dropout(dropout), nn.ReLU(), Linear(hidden, outputs))
 
     def forward(self, batch: Batch) -> Output:
         """Predict a batch."""
-        tokens, masks = self.tokens(batch)
-        hidden, mask = self.hierarchy(tokens, masks)
-        projected = self.utterance(hidden[0], mask, [own.shape[1] for own in masks])
-        private = torch.stack([layer(x) for layer, x in zip(self.private, projected, strict=True)]).sigmoid()
+        hidden, mask = self.hierarchy(*self.tokens(batch))
+        projected = self.utterance(hidden.select(-5, 0), mask.select(-4, 0))
+        private = self._each(self.private, projected).sigmoid()
         shared = self.shared(projected).sigmoid()
-        rebuilt = torch.stack([layer(x) for layer, x in zip(self.rebuild, private + shared, strict=True)])
+        rebuilt = self._each(self.rebuild, private + shared)
         parts = {"projected": projected, "private": private, "shared": shared, "rebuilt": rebuilt}
         if self.discriminator is not None:
             parts["domain"] = self.discriminator(reverse_gradient(shared, self.config.reverse_weight))
-        fused = self.fusion(torch.cat((private, shared)).transpose(0, 1))  # (B, 2 M, d): all private, then all shared
-        spread = {f"spread_{name}": parts[name].detach().std(1, correction=0).mean() for name in ("private", "shared")}
-        return Output(shape_prediction(self.head(fused.flatten(1)), self.task.n_classes), spread, parts)
+        fused = self.fusion(torch.cat((private, shared), -3).transpose(-3, -2))  # (B, 2 M, d): all private, then shared
+        spread = {
+            f"spread_{name}": part.detach().std(-2, correction=0).mean((-2, -1))
+            for name, part in (("private", private), ("shared", shared))
+        }
+        return Output(shape_prediction(self.head(fused.flatten(-2)), self.task.n_classes), spread, parts)
+
+    @staticmethod
+    def _each(layers: nn.ModuleList, x: Tensor) -> Tensor:
+        """Each modality through a layer of its own."""
+        return torch.stack([layer(part) for layer, part in zip(layers, x.unbind(-3), strict=True)], -3)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The task loss and MISA's three, weighted."""
         parts = output.parts
+        error = parts["rebuilt"] - parts["projected"]
         per_width = (parts["shared"].shape[-1] / ORIGINAL_WIDTH) ** 2
         return {
             **super().losses(output, batch),
             "difference": self.config.diff_weight * per_width * self.difference(parts["private"], parts["shared"]),
             "similarity": self.config.sim_weight * self.similarity(parts),
-            "reconstruction": self.config.recon_weight * functional.mse_loss(parts["rebuilt"], parts["projected"]),
+            "reconstruction": self.config.recon_weight * error.square().mean((-3, -2, -1)),
         }
 
     @staticmethod
     def difference(private: Tensor, shared: Tensor) -> Tensor:
         """Sum over private and shared of each modality and over each pair of privates; (M, B, d) each."""
-        own = [difference_loss(p, s) for p, s in zip(private, shared, strict=True)]
-        across = [difference_loss(p, q) for p, q in combinations(private, 2)]
-        return torch.stack(own + across).sum()
+        first, second = pairs(private)
+        return difference_loss(torch.cat((private, first), -3), torch.cat((shared, second), -3)).sum(-1)
 
     def similarity(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Mean discrepancy over pairs of shared parts, or cross entropy of telling which modality a part is from."""
         shared = parts["shared"]
         if not self._adversarial:
-            pairs = combinations(shared, 2)
-            return torch.stack([central_moment_discrepancy(x, y, self.config.moments) for x, y in pairs]).mean()
-        modality = torch.arange(len(shared), device=shared.device).repeat_interleave(shared.shape[1])
-        return functional.cross_entropy(parts["domain"].flatten(0, 1), modality)
+            return central_moment_discrepancy(*pairs(shared), self.config.moments).mean(-1)
+        likelihood: Tensor = parts["domain"].log_softmax(-1).diagonal(dim1=-3, dim2=-1)  # (B, M), of the true modality
+        return -likelihood.mean((-2, -1))
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:
         """Those of the backbones and of the encoder."""

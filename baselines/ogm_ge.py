@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from clcr.api import Batch, Method, Output, Step, Task, shape_prediction
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, SemanticHierarchy
+from clcr.layers import Draws
 
 FUSIONS = ("concat", "sum")
 MODULATIONS = ("ogm_ge", "ogm", "none")
@@ -91,23 +92,24 @@ def class_scores(outputs: Tensor, target: Tensor) -> Tensor:
 
     ``outputs`` (M, B, C) logits, ``target`` int64 (B,); returns (M,).
     """
-    index = target.view(1, -1, 1).expand(len(outputs), -1, 1)
-    return outputs.softmax(-1).gather(-1, index).sum((1, 2))
+    index = target[..., None, :, None].expand(*outputs.shape[:-1], 1)
+    return outputs.softmax(-1).gather(-1, index).sum((-2, -1))
 
 
-def value_scores(outputs: Tensor, target: Tensor, scale: float) -> Tensor:
+def value_scores(outputs: Tensor, target: Tensor, scale: Tensor) -> Tensor:
     """Our extension to regression: closeness exp(-|out - y| / scale) in (0, 1], summed over the batch.
 
-    ``outputs`` (M, B) values, ``target`` (B,); returns (M,).
+    ``outputs`` (M, B) values, ``target`` (B,), ``scale`` one number; returns (M,).
     """
-    return torch.exp(-(outputs - target).abs() / scale).sum(1)
+    return torch.exp(-(outputs - target.unsqueeze(-2)).abs() / scale[..., None, None]).sum(-1)
 
 
 def discrepancy_ratios(scores: Tensor) -> Tensor:
     """Equation 9: rho (M,) from scores (M,): the mean ratio of each modality's score to those of the others."""
     scores = scores.clamp_min(torch.finfo(scores.dtype).tiny)
-    pairs = (scores[:, None] / scores[None, :]).fill_diagonal_(0.0)
-    return pairs.sum(1) / (len(scores) - 1)
+    pairs = scores.unsqueeze(-1) / scores.unsqueeze(-2)
+    pairs.diagonal(dim1=-2, dim2=-1).zero_()
+    return pairs.sum(-1) / (scores.shape[-1] - 1)
 
 
 def coefficients(ratios: Tensor, alpha: float) -> Tensor:
@@ -115,19 +117,19 @@ def coefficients(ratios: Tensor, alpha: float) -> Tensor:
     return torch.where(ratios > 1, 1 - torch.tanh(alpha * ratios), torch.ones_like(ratios))
 
 
-def modulate(gradient: Tensor, k: Tensor, noise: torch.Generator | None) -> Tensor:
+def modulate(gradient: Tensor, k: Tensor, noise: Draws | None) -> Tensor:
     """Equation 11: k g + N(0, sd(g) + 1e-8) for each of K tensors; without ``noise``, k g.
 
-    ``gradient`` (K, ...), one tensor of each of K modalities; ``k`` (K,).
+    ``gradient`` (K, ...), one tensor of each of K modalities; ``k`` (K,). Folded, (S, K, ...) and (S, K).
     """
-    per_tensor = (-1, *(1,) * (gradient.ndim - 1))
+    per_tensor = (*k.shape, *(1,) * (gradient.ndim - k.ndim))
     scaled = gradient * k.view(per_tensor)
     if noise is None:
         return scaled
-    correction = min(1, gradient[0].numel() - 1)  # one element has no sample spread: 0, not NaN
-    spread = gradient.flatten(1).std(1, correction=correction).view(per_tensor) + NOISE_FLOOR
-    draw = torch.randn(gradient.shape, generator=noise, device=noise.device, dtype=gradient.dtype)
-    return scaled + spread * draw.to(gradient.device)
+    correction = min(1, gradient.shape[k.ndim :].numel() - 1)  # one element has no sample spread: 0, not NaN
+    spread = gradient.flatten(k.ndim).std(-1, correction=correction).view(per_tensor) + NOISE_FLOOR
+    draw = noise.normal(*gradient.shape[len(noise.lead) :])
+    return torch.addcmul(scaled, spread, draw.to(gradient.dtype))
 
 
 class SplitLinear(nn.Module):
@@ -162,6 +164,9 @@ class OGMGE(Method):
         "ogm": {"modulation": "ogm"},
         "sum": {"fusion": "sum"},
     }
+    FOLDS: ClassVar[bool] = True
+
+    target_scale: Tensor
 
     def __init__(
         self,
@@ -181,16 +186,17 @@ class OGMGE(Method):
         self.hierarchy = SemanticHierarchy(task.modalities, encoder, levels=(3,))
         self.pooling = Pooling(encoder, (modalities,))
         self.head = SplitLinear(modalities, width, task.outputs, self.config.fusion)
+        self.register_buffer("target_scale", torch.tensor(task.target_scale))  # a buffer, for seeds may differ in it
 
     def forward(self, batch: Batch) -> Output:
         """Predict a batch: the sum of what each modality's slice of the head says."""
         hidden, mask = self.hierarchy(*self.tokens(batch))
-        outputs = self.head(self.pooling(hidden[0], mask))
+        outputs = self.head(self.pooling(hidden.select(-5, 0), mask.select(-4, 0)))
         parts, diagnostics = {"outputs": outputs}, {}
         if self.training:
             parts["coefficients"] = k = self.batch_coefficients(outputs.detach(), batch.target)
-            diagnostics = {f"coefficient_{m.name}": k[i] for i, m in enumerate(self.task.modalities)}
-        return Output(shape_prediction(outputs.sum(0), self.task.n_classes), diagnostics, parts)
+            diagnostics = {f"coefficient_{m.name}": k[..., i] for i, m in enumerate(self.task.modalities)}
+        return Output(shape_prediction(outputs.sum(-3), self.task.n_classes), diagnostics, parts)
 
     @torch.no_grad()
     def batch_coefficients(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -198,7 +204,7 @@ class OGMGE(Method):
         if self.task.n_classes is not None:
             scores = class_scores(outputs, target)
         else:
-            scores = value_scores(outputs.squeeze(-1), target.to(outputs.dtype), self.task.target_scale)
+            scores = value_scores(outputs.squeeze(-1), target.to(outputs.dtype), self.target_scale)
         return coefficients(discrepancy_ratios(scores), self.config.alpha)
 
     @torch.no_grad()
@@ -206,15 +212,16 @@ class OGMGE(Method):
         """Modulate the weights of every modality's encoder and backbone, in the epochs configured."""
         if not self.config.active(step):
             return
-        k = output.parts["coefficients"].unbind()
+        k = output.parts["coefficients"]
+        lead = k.ndim - 1  # the axis of the seeds, if there is one
         noise = step.noise if self.config.modulation == "ogm_ge" else None
         for parameter, modalities in self.modality_parameters():
             if parameter.grad is None or parameter is self.hierarchy.position:
                 continue
-            folded = parameter.grad if len(modalities) > 1 else parameter.grad.unsqueeze(0)
-            if sum(size > 1 for size in folded.shape[1:]) >= 2:
-                modulated = modulate(folded, torch.stack([k[m] for m in modalities]), noise)
-                parameter.grad.copy_(modulated.view_as(parameter))
+            gradient = parameter.grad if len(modalities) > 1 else parameter.grad.unsqueeze(lead)
+            if sum(size > 1 for size in gradient.shape[lead + 1 :]) >= 2:
+                own = torch.stack([k[..., m] for m in modalities], -1)
+                parameter.grad.copy_(modulate(gradient, own, noise).view_as(parameter))
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:
         """Those of the backbones and of the encoder."""

@@ -107,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
+    running.add_argument(
+        "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
+    )
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
     _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
@@ -240,8 +243,9 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
 
 def _run(args: argparse.Namespace, console: Console) -> int:
     from benchmarks.console import Watch
-    from benchmarks.runner import launch, plan, store
+    from benchmarks.runner import launch, plan, store, teams
 
+    together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
     crew = _crew(args)
     place = _place(args)
@@ -249,11 +253,13 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     plan.check_configs(keys, place)
     store.check_out(place.out)
     console.notes(notes)
-    to_do = [run for run in plan.plan(keys, place, heal=console.note) if run.state != "done"]
+    planned = plan.plan(keys, place, heal=console.note)
+    to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
+    runs = teams.teams(planned, replace(place, device=crew.devices[0]), together)
     with Watch(console, to_do, crew.workers) as watch:
         try:
-            results = launcher([run.key for run in to_do], place, crew, watch) if to_do else []
+            results = launcher(runs, place, crew, watch) if to_do else []
         except KeyboardInterrupt:
             done = len(keys) - len(to_do) + watch.ended["done"] + watch.ended["kept"]
             print(f"clcr: interrupted with {done} of {len(keys)} runs done; the same command goes on", file=sys.stderr)

@@ -117,12 +117,13 @@ class Clock:
         self._workers = max(1, workers)
         self._began: dict[RunKey, float] = {}
         self._shares: dict[RunKey, float] = {}
+        self._together: dict[RunKey, int] = {}
         self._times: dict[tuple[str, ...], list[float]] = defaultdict(list)
 
     def hear(self, event: Event, now: float) -> None:
         """Take notice of an event at a time in seconds."""
         if event.kind == "start" and event.key:
-            self._began[event.key], self._shares[event.key] = now, 0.0
+            self._began[event.key], self._shares[event.key], self._together[event.key] = now, 0.0, event.together
         elif event.kind == "progress" and event.key:
             self._shares[event.key] = event.share
         elif event.kind == "retry" and event.key:
@@ -150,7 +151,7 @@ class Clock:
         total = self._total(key)
         if key not in self._began:
             return total
-        spent, share = now - self._began[key], self._shares[key]
+        spent, share = (now - self._began[key]) / self._together[key], self._shares[key]
         if share > 0:
             total = spent / share
         return None if total is None else max(total - spent, 0.0)

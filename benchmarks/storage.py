@@ -73,7 +73,7 @@ class Source:
         trimmed to the longest sample."""
         chosen = self.rows.gather(-1, samples.to(self.rows.device))
         lengths = None if self.lengths is None else self.lengths[chosen.to(self.device)]
-        tokens = self.tokens if full else self._longest(lengths)
+        tokens = self.tokens if full else self._longest()
         mask = self._mask(lengths, samples, tokens)
         stored = self._stored(chosen, tokens)
         if self.spec.layout == "text":
@@ -91,12 +91,12 @@ class Source:
             return mask[..., None, :, None]
         return mask.view(*mask.shape, *[1] * (_DIMENSIONS[self.spec.layout] - 1))
 
-    def _longest(self, lengths: Tensor | None) -> int:
-        """Longest real token among these, at least 1. On a GPU, and for ResNet-18, which sees its padding as zeros at
-        the border, always the full length: shapes that never change are worth more there."""
-        if lengths is None or self.device.type != "cpu" or self.spec.backbone == "resnet18":
+    def _longest(self) -> int:
+        """Tokens of the longest sample there is, so that no batch's shape depends on what is in it. On a GPU, and for
+        ResNet-18, which sees its padding as zeros at the border, the full length."""
+        if self.lengths is None or self.device.type != "cpu" or self.spec.backbone == "resnet18":
             return self.tokens
-        return max(1, int(lengths.max())) if lengths.numel() else 1
+        return max(1, int(self.lengths.max()))
 
     def _mask(self, lengths: Tensor | None, samples: Tensor, tokens: int) -> Tensor:
         """(..., B, tokens), True where the token is real."""

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ M = TypeVar("M", bound=nn.Module)
 CHUNK = 1 << 17  # random numbers a stream draws at once: one launch a seed then serves many steps
 
 
+KINDS = ("uniform", "normal")
+EPOCH = 0x9E3779B97F4A7C15  # odd: the seeds of a stream's epochs are distinct
+
+
 class Draws:
     """The random numbers of a training: one stream a seed, in which each seed finds what it would find alone.
 
@@ -30,12 +34,26 @@ class Draws:
 
     def __init__(self, seeds: int | Sequence[int], device: torch.device | str = "cpu") -> None:
         self.lead = () if isinstance(seeds, int) else (len(seeds),)
-        each = (seeds,) if isinstance(seeds, int) else seeds
-        self._streams = {
-            kind: [torch.Generator(device).manual_seed(seed + place) for seed in each]
-            for place, kind in enumerate(("uniform", "normal"))
-        }
-        self._banks = {kind: torch.empty(len(each), 0, device=device) for kind in self._streams}
+        self._seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        self._streams = {kind: [torch.Generator(device) for _ in self._seeds] for kind in KINDS}
+        self._banks: dict[str, Tensor] = {}
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Start the streams of an epoch, wherever the last one ended: its last batch may differ in size by seed."""
+        for place, kind in enumerate(KINDS):
+            for seed, stream in zip(self._seeds, self._streams[kind], strict=True):
+                stream.manual_seed((seed + len(KINDS) * epoch * EPOCH + place) % 2**63)
+            self._banks[kind] = torch.empty(len(self._seeds), 0, device=self._streams[kind][0].device)
+
+    def part(self, seeds: slice) -> Draws:
+        """The streams of some of the seeds, from where they stand."""
+        some = copy.copy(self)
+        some._seeds = self._seeds[seeds]
+        some.lead = (len(some._seeds),)
+        some._streams = {kind: [stream.clone_state() for stream in self._streams[kind][seeds]] for kind in KINDS}
+        some._banks = {kind: bank[seeds] for kind, bank in self._banks.items()}
+        return some
 
     def uniform(self, *shape: int) -> Tensor:
         """(*shape) in [0, 1) for each seed."""
@@ -93,6 +111,9 @@ class Linear(nn.Linear):
         if self.weight.dim() == 2:
             return super().forward(input)
         flat, weight = input.flatten(1, -2), self.weight.mT
+        if self.out_features == 1:  # a product with one column is computed in another order for one seed than for more
+            products = (flat * self.weight).sum(-1, keepdim=True)
+            return (products if self.bias is None else products + self.bias.unsqueeze(1)).view(*input.shape[:-1], 1)
         out = flat @ weight if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), flat, weight)
         return out.view(*input.shape[:-1], -1)
 
@@ -129,3 +150,23 @@ def fold(modules: Sequence[M]) -> M:
             if path + name in states[0]:
                 module._buffers[name] = torch.stack([state[path + name] for state in states])
     return folded
+
+
+def part(folded: M, seeds: slice) -> M:
+    """Some of the seeds of a folded module: its parameters and buffers are views of the whole's."""
+    stacked = folded.state_dict().keys()
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach()[seeds], parameter.requires_grad)
+        for parameter in folded.parameters()
+    }
+    memo |= {id(buffer): buffer[seeds] if name in stacked else buffer for name, buffer in folded.named_buffers()}
+    return copy.deepcopy(folded, memo)
+
+
+def collect_gradients(folded: nn.Module, some: nn.Module, seeds: slice) -> None:
+    """Put the gradients of a part in their place among the whole's; those of the other seeds stay, zero at first."""
+    for whole, own in zip(folded.parameters(), some.parameters(), strict=True):
+        if own.grad is not None:
+            if whole.grad is None:
+                whole.grad = torch.zeros_like(whole)
+            whole.grad[seeds] = own.grad

@@ -42,6 +42,7 @@ FLOORS = {
     "clcr.hierarchy": 2,
     "clcr.intraced": 2,
     "clcr.intercad": 2,
+    "clcr.recurrence": 2,
     "clcr.regularizers": 2,
     "benchmarks.tasks": 2,
     "clcr.method": 3,

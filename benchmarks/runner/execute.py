@@ -1,5 +1,6 @@
-"""One run, from its key to its record: open the data, train every fold, read the test set once, write what came out.
+"""Runs, from their keys to their records: open the data, train every fold, read the test set once, write what came out.
 
+Several runs are a group: they differ in the seed alone and train as one program (benchmarks/runner/group.py).
 ``record.json`` is not written here: the store does that, last. A method that raises, or whose loss is not finite, gives
 a failed record with its error; bad input (InputError) is raised.
 """
@@ -10,9 +11,10 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,12 +32,15 @@ from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import environment
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
+from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
 from benchmarks.runner.seeds import streams
 from benchmarks.runner.source import source_digest
-from benchmarks.runner.train import TRAINER, Goal, evaluate, train
+from benchmarks.runner.train import TRAINER, Goal, train
 from benchmarks.spec import BenchmarkSpec, Protocol
+from clcr.api import Method
 
 # Texts for people: changing them changes no number and leaves every run valid.
+TOGETHER, SMALL_WIDTH = 8, 64
 NOT_IN_DIGEST = ("title", "note")
 
 
@@ -139,34 +144,114 @@ def what(run: Setting) -> dict[str, Any]:
     return plain
 
 
-def execute(key: RunKey, options: Options, folder: Path, report: Callable[[Progress], None]) -> RunRecord:
-    """Train and score a run; predictions.npz, curves.jsonl and log.txt are in ``folder`` when it returns.
-
-    Raises InputError for bad input. Everything else that goes wrong is told by the record (status "failed").
-    """
+def mark(key: RunKey, options: Options) -> tuple[int, ...] | None:
+    """Runs that differ in the seed alone can train together where their marks are equal: the steps of an epoch in each
+    fold. None for a method that trains one seed at a time."""
     run = setting(key, options)
+    if run.row.fitted or not load_class(run.row).FOLDS or (run.config.language and run.config.language.finetune):
+        return None
+    return tuple(steps(len(fold.train), run.config.training.batch_size) for fold in run.arrangement.folds)
+
+
+def best_together(key: RunKey, options: Options) -> int:
+    """How many seeds to train together. On a CPU those of a small model gain from each other, the arithmetic of a large
+    one fills the core alone (measured: results/bench); a GPU always gains."""
+    run = setting(key, options)
+    large = run.config.encoder.width > SMALL_WIDTH or any(m.backbone == "resnet18" for m in run.protocol.modalities)
+    if options.device == "cpu":
+        return 1 if large else TOGETHER
+    return max(1, TOGETHER // 2) if large else TOGETHER
+
+
+def execute(
+    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
+) -> list[RunRecord]:
+    """Train and score the runs of a group; predictions.npz, curves.jsonl and log.txt are in each run's folder then.
+
+    Raises InputError for bad input. Everything else that goes wrong is told by the records (status "failed").
+    """
+    runs = [setting(key, options) for key in keys]
+    described = [what(run) for run in runs]
     device = environment.pick_device(options.device)
-    described = what(run)
     started = _now()
-    folder.mkdir(parents=True, exist_ok=True)
     environment.make_deterministic()
     environment.warm_up()
     environment.reset_peak_memory(device)
-    with (folder / "log.txt").open("w", encoding="utf-8", buffering=1) as log:
-        log.write(f"{started} {key} on {device}\n")
+    with ExitStack() as stack:
+        logs = [stack.enter_context(_log(folder)) for folder in folders]
+        for key, log in zip(keys, logs, strict=True):
+            log.write(f"{started} {key} on {device}{_beside_whom(key, keys)}\n")
         try:
-            data = open_data(run, device, options.cache)
-            results = [_logged_fold(run, data.at_fold(k), report, log) for k in range(len(run.arrangement.folds))]
-            parts = _write(run, results, folder)
+            results = _folds(runs, device, options.cache, report, logs)
         except InputError:
             raise
         except Exception as error:
+            for log in logs:
+                log.write(traceback.format_exc())
+            results = [error] * len(runs)
+        parts = [_ended(*each) for each in zip(runs, results, folders, logs, strict=True)]
+    told = {**environment.provenance(device), "started_at": started, "finished_at": _now()}
+    told |= {"together": [key.seed for key in keys]}
+    peak = environment.peak_memory(device)
+    return [
+        RunRecord(run.key, digested, peak_memory_bytes=peak, provenance={**told, **_beside(run)}, **part)
+        for run, digested, part in zip(runs, described, parts, strict=True)
+    ]
+
+
+def _log(folder: Path) -> TextIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / "log.txt").open("w", encoding="utf-8", buffering=1)
+
+
+def _beside_whom(key: RunKey, keys: Sequence[RunKey]) -> str:
+    others = [str(other.seed) for other in keys if other != key]
+    return f", together with seed {', '.join(others)}" if others else ""
+
+
+def _folds(
+    runs: Sequence[Setting],
+    device: torch.device,
+    cache: Path,
+    report: Callable[[Progress], None],
+    logs: Sequence[TextIO],
+) -> list[list[FoldResult] | Exception]:
+    """The results of every fold for each run, or what made it fail; the others of its group go on."""
+    first = open_data(runs[0], device, cache)
+    found: list[list[FoldResult] | Exception] = [[] for _ in runs]
+    folds, epochs = len(runs[0].arrangement.folds), runs[0].config.training.epochs
+    for k in range(folds):
+        data = [first.at(run.arrangement, k) for run in runs]
+        results = run_fold(runs, data, partial(_tell, report, Progress(runs[0].key, k + 1, folds, 0, epochs)))
+        for place, result in enumerate(results):
+            so_far = found[place]
+            if isinstance(so_far, Exception):
+                continue
+            if isinstance(result, Exception):
+                found[place] = result
+                continue
+            so_far.append(result)
+            scores = (f"{split}.{n}={v:.4f}" for split, m in result.metrics.items() for n, v in m.items())
+            told = f"fold {k + 1}/{folds}: epoch {result.epoch}, {result.time_s:.1f} s: {' '.join(scores)}"
+            logs[place].write(f"{told}\n")
+    return found
+
+
+def _tell(report: Callable[[Progress], None], place: Progress, epoch: int) -> None:
+    report(replace(place, epoch=epoch))
+
+
+def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, log: TextIO) -> dict[str, Any]:
+    """Write what a run left; the fields of its record that tell how it ended."""
+    parts = {"status": "failed", "error": " ".join(f"{type(results).__name__}: {results}".split())}
+    if not isinstance(results, Exception):
+        try:
+            parts = _write(run, results, folder)
+        except Exception as error:
             log.write(traceback.format_exc())
             parts = {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
-        finished = _now()
-        log.write(f"{finished} {parts['status']}\n")
-    told = {**environment.provenance(device), **_beside(run), "started_at": started, "finished_at": finished}
-    return RunRecord(key, described, peak_memory_bytes=environment.peak_memory(device), provenance=told, **parts)
+    log.write(f"{_now()} {parts['status']}\n")
+    return parts
 
 
 def _beside(run: Setting) -> dict[str, Any]:
@@ -180,14 +265,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _logged_fold(run: Setting, data: FoldData, report: Callable[[Progress], None], log: TextIO) -> FoldResult:
-    folds, epochs = len(run.arrangement.folds), run.config.training.epochs
-    result = run_fold(run, data, lambda epoch: report(Progress(run.key, data.fold + 1, folds, epoch, epochs)))
-    scores = " ".join(f"{split}.{name}={value:.4f}" for split, m in result.metrics.items() for name, value in m.items())
-    log.write(f"fold {data.fold + 1}/{folds}: epoch {result.epoch}, {result.time_s:.1f} s: {scores}\n")
-    return result
-
-
 def open_data(run: Setting, device: torch.device, cache: Path) -> FoldData:
     """The data of a run at its first fold, on a device; ``at_fold`` gives the others."""
     options = DataOptions(str(device), cache, run.config.language or LanguageOptions())
@@ -196,33 +273,62 @@ def open_data(run: Setting, device: torch.device, cache: Path) -> FoldData:
 
 
 def run_fold(
-    run: Setting, data: FoldData, report: Callable[[int], None], splits: Sequence[str] = ("valid", "test")
-) -> FoldResult:
-    """Train on one fold's data and score ``splits``. The search leaves the test split out: then nothing reads it."""
-    splits = [split for split in splits if data.size(split)]
-    with torch.random.fork_rng([data.device] if data.device.type == "cuda" else []):
-        return (_fit if run.row.fitted else _train)(run, data, report, splits)
+    runs: Sequence[Setting],
+    data: Sequence[FoldData],
+    report: Callable[[int], None],
+    splits: Sequence[str] = ("valid", "test"),
+) -> list[FoldResult | Exception]:
+    """Train a group on one fold's data and score ``splits``. The search leaves the test split out: then nothing reads
+    it. A run that cannot give a number has its TrainingError in the place of its result."""
+    splits = [split for split in splits if data[0].size(split)]
+    with torch.random.fork_rng([data[0].device] if data[0].device.type == "cuda" else []):
+        if runs[0].row.fitted:
+            return [_fit(run, own, report, splits) for run, own in zip(runs, data, strict=True)]
+        return _train(runs, data, report, splits)
 
 
-def _train(run: Setting, data: FoldData, report: Callable[[int], None], splits: Sequence[str]) -> FoldResult:
+def _train(
+    runs: Sequence[Setting], data: Sequence[FoldData], report: Callable[[int], None], splits: Sequence[str]
+) -> list[FoldResult | Exception]:
     began = time.perf_counter()
-    key, config = run.key, run.config
-    seeds = streams(key.benchmark, key.protocol, key.seed, data.fold)
-    torch.manual_seed(seeds.init)
-    backbones, modalities = data.backbones(config.encoder)
-    method = load_class(run.row)(data.task(modalities), config.encoder, config.method, backbones).to(data.device)
-    outcome = train(method, data, config.training, run.goal, seeds, report)
-    predictions = {split: evaluate(method, data, split).prediction for split in splits}
-    return FoldResult(
-        epoch=outcome.epoch,
-        value=outcome.value,
-        predictions=predictions,
-        metrics=_score(run, data, predictions),
-        n_parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        time_s=time.perf_counter() - began,
-        diagnostics=outcome.diagnostics,
-        curves=outcome.curves,
-    )
+    config = runs[0].config
+    keys = [run.key for run in runs]
+    seeds = [streams(k.benchmark, k.protocol, k.seed, data[0].fold) for k in keys]
+    methods = [_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)]
+    n_parameters = sum(p.numel() for p in methods[0].parameters() if p.requires_grad)
+    group = Group(methods, data)
+    outcomes = train(group, config.training, runs[0].goal, seeds, report)
+    evaluations = {split: group.evaluate(split) for split in splits}
+    time_s = (time.perf_counter() - began) / len(runs)
+    results: list[FoldResult | Exception] = []
+    for place, (run, own, outcome) in enumerate(zip(runs, data, outcomes, strict=True)):
+        found = {split: each[place] for split, each in evaluations.items()}
+        wrong = [x for x in (outcome, *found.values()) if isinstance(x, TrainingError)]
+        if isinstance(outcome, TrainingError) or wrong:
+            results.append(wrong[0])
+            continue
+        predictions = {split: x.prediction for split, x in found.items() if isinstance(x, Evaluation)}
+        results.append(
+            FoldResult(
+                epoch=outcome.epoch,
+                value=outcome.value,
+                predictions=predictions,
+                metrics=_score(run, own, predictions),
+                n_parameters=n_parameters,
+                time_s=time_s,
+                diagnostics=outcome.diagnostics,
+                curves=outcome.curves,
+            )
+        )
+    return results
+
+
+def _build(run: Setting, data: FoldData, init: int) -> Method:
+    """The method of a run with its first values."""
+    torch.manual_seed(init)
+    backbones, modalities = data.backbones(run.config.encoder)
+    method: Method = load_class(run.row)(data.task(modalities), run.config.encoder, run.config.method, backbones)
+    return method.to(data.device)
 
 
 def _fit(run: Setting, data: FoldData, report: Callable[[int], None], splits: Sequence[str]) -> FoldResult:

@@ -1,8 +1,8 @@
 """Launchers: what executes a list of runs. The local one is a pool of one-thread worker processes.
 
-A launcher is a function (keys, place, crew, listen) -> results. Whatever it says, the record in a run's folder alone
-decides what is done. A worker that dies takes its run with it once: it is tried again in a new worker, then recorded as
-failed.
+A launcher is a function (teams, place, crew, listen) -> results; a team are the runs that train together, often one.
+Whatever it says, the record in a run's folder alone decides what is done. A worker that dies takes its team with it
+once: it is tried again in a new worker, then in halves; a run that ends two workers of its own is recorded as failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import IO, Any, Protocol, Self
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import claims, store
-from benchmarks.runner.plan import ENGINE, Place
+from benchmarks.runner.plan import ENGINE, Place, Team
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 2
@@ -59,13 +59,15 @@ class Result:
 @dataclass(frozen=True)
 class Event:
     """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left) or
-    "tick" (nothing, POLL_S passed). share: how far the run is, 0..1. result: of an "end"."""
+    "tick" (nothing, POLL_S passed). share: how far the run is, 0..1; together: how many train as one with it. result:
+    of an "end"."""
 
     kind: str
     key: RunKey | None = None
     share: float = 0.0
     note: str = ""
     result: Result | None = None
+    together: int = 1
 
 
 Listener = Callable[[Event], None]
@@ -74,7 +76,7 @@ Listener = Callable[[Event], None]
 class Launcher(Protocol):
     """What each entry of LAUNCHERS is."""
 
-    def __call__(self, keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> list[Result]:
+    def __call__(self, teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> list[Result]:
         """Execute the runs and tell the listener how it goes."""
 
 
@@ -112,18 +114,18 @@ def default_workers(found: Sequence[str]) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local(keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> list[Result]:
+def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> list[Result]:
     """Execute runs on this machine. Returns when every run has ended, here or in another runner on this folder."""
-    with _Pool(keys, place, crew, listen) as pool:
+    with _Pool(teams, place, crew, listen) as pool:
         return pool.run()
 
 
 class _Worker:
-    """One worker process and the run it has."""
+    """One worker process and the team it has."""
 
     def __init__(self, place: Place, engine: str) -> None:
-        self.key: RunKey | None = None
-        self.what: Mapping[str, Any] = {}
+        self.team: Team = ()
+        self.what: Sequence[Mapping[str, Any]] = ()
         self.ready = False
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._rest = b""
@@ -144,10 +146,10 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def give(self, key: RunKey, asked_at: float) -> None:
-        """Hand it a run."""
-        self.key, self.what = key, {}
-        self._send({"key": asdict(key), "asked_at": asked_at})
+    def give(self, team: Team, asked_at: float) -> None:
+        """Hand it a team."""
+        self.team, self.what = team, ()
+        self._send({"keys": [asdict(key) for key in team], "asked_at": asked_at})
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -192,16 +194,16 @@ def _environment() -> dict[str, str]:
 
 
 class _Pool:
-    """The slot pool: gives runs to idle workers, replaces workers that die, waits for runs that others have."""
+    """The slot pool: gives teams to idle workers, replaces workers that die, waits for runs that others have."""
 
-    def __init__(self, keys: Sequence[RunKey], place: Place, crew: Crew, listen: Listener) -> None:
-        self._waiting = deque(keys)
-        self._elsewhere: list[RunKey] = []
-        self._attempts: Counter[RunKey] = Counter()
+    def __init__(self, teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> None:
+        self._waiting = deque(teams)
+        self._elsewhere: list[Team] = []
+        self._attempts: Counter[Team] = Counter()
         self._results: dict[RunKey, Result] = {}
         self._place, self._crew, self._listen = place, crew, listen
         self._asked_at = time.time()
-        self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(keys)))
+        self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -213,8 +215,8 @@ class _Pool:
             if kind is not None:
                 worker.process.kill()
             worker.end(FAREWELL_S)
-            if worker.key is not None:
-                claims.release(store.folder_of(self._place.out, worker.key), worker.process.pid)
+            for key in worker.team:
+                claims.release(store.folder_of(self._place.out, key), worker.process.pid)
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
@@ -229,7 +231,7 @@ class _Pool:
         return list(self._results.values())
 
     def _busy(self) -> bool:
-        return any(worker is not None and worker.key is not None for worker in self._workers)
+        return any(worker is not None and worker.team for worker in self._workers)
 
     def _hand_out(self) -> None:
         for slot, worker in enumerate(self._workers):
@@ -237,7 +239,7 @@ class _Pool:
                 return
             if worker is None:
                 worker = self._start(slot)
-            if worker.key is None:
+            if not worker.team:
                 worker.give(self._waiting.popleft(), self._asked_at)
 
     def _start(self, slot: int) -> _Worker:
@@ -259,48 +261,59 @@ class _Pool:
             self._bury(worker)
 
     def _take(self, worker: _Worker, message: Mapping[str, Any]) -> None:
-        key = worker.key
         match message["event"]:
             case "ready":
                 worker.ready = True
             case "start":
                 worker.what = message["what"]
-                self._listen(Event("start", key))
+                self._tell_team("start", worker.team)
             case "progress":
                 done = (message["fold"] - 1) * message["epochs"] + message["epoch"]
-                self._listen(Event("progress", key, done / (message["folds"] * message["epochs"])))
+                self._tell_team("progress", worker.team, share=done / (message["folds"] * message["epochs"]))
             case "end":
-                assert key is not None
-                worker.key = None
-                self._ended(key, message)
+                team, worker.team = worker.team, ()
+                self._ended(team, message["runs"])
 
-    def _ended(self, key: RunKey, message: Mapping[str, Any]) -> None:
-        if message["state"] == "busy":
-            self._elsewhere.append(key)
-            self._listen(Event("wait", key, note="another process has it"))
-        else:
-            self._conclude(Result(key, message["state"], message["seconds"], message["error"]))
+    def _tell_team(self, kind: str, team: Team, share: float = 0.0, note: str = "") -> None:
+        for key in team:
+            self._listen(Event(kind, key, share, note, together=len(team)))
+
+    def _ended(self, team: Team, runs: Sequence[Mapping[str, Any]]) -> None:
+        if any(run["state"] == "busy" for run in runs):
+            self._elsewhere.append(team)
+            self._tell_team("wait", team, note="another process has it")
+            return
+        for key, run in zip(team, runs, strict=True):
+            self._conclude(Result(key, run["state"], run["seconds"], run["error"]))
 
     def _conclude(self, result: Result) -> None:
         self._results[result.key] = result
         self._listen(Event("end", result.key, 1.0, result=result))
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker has died. Its run is tried once more; the second time it fails, with a record that says so."""
-        key, words = worker.key, worker.last_words()
+        """A worker has died. Its team is tried once more, then in halves; a run alone then fails, and its record says
+        so."""
+        team, words = worker.team, worker.last_words()
         worker.end(0.0)
         if not worker.ready:
             raise InputError(f"a worker cannot start: {words}; check the installation (`clcr list` needs less of it)")
-        if key is None:
+        if not team:
             return
-        self._attempts[key] += 1
-        if self._attempts[key] < ATTEMPTS:
-            self._waiting.appendleft(key)
-            self._listen(Event("retry", key, note=words))
-            return
+        self._attempts[team] += 1
+        if self._attempts[team] < ATTEMPTS:
+            self._waiting.appendleft(team)
+            self._tell_team("retry", team, note=words)
+        elif len(team) > 1:
+            half = len(team) // 2
+            self._waiting.extendleft((team[half:], team[:half]))
+            self._tell_team("retry", team, note=f"{words}; in two halves")
+        else:
+            self._fail(team[0], words, worker.what)
+
+    def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
         folder = store.folder_of(self._place.out, key)
         if claims.acquire(folder):
-            store.write_record(folder, RunRecord(key, worker.what, "failed", error=words))
+            store.write_record(folder, RunRecord(key, what[0] if what else {}, "failed", error=words))
             claims.release(folder)
         self._conclude(Result(key, "failed", error=words))
 
@@ -309,6 +322,6 @@ class _Pool:
         if self._waiting:
             return
         out = self._place.out
-        free = [key for key in self._elsewhere if not claims.held(store.folder_of(out, key))]
-        self._elsewhere = [key for key in self._elsewhere if key not in free]
+        free = [team for team in self._elsewhere if not any(claims.held(store.folder_of(out, key)) for key in team)]
+        self._elsewhere = [team for team in self._elsewhere if team not in free]
         self._waiting.extend(free)

@@ -24,6 +24,7 @@ from benchmarks.spec import Protocol
 STATES = ("done", "running", "failed", "stale", "missing")
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 ENGINE = "benchmarks.runner.execute"
+Team = tuple[RunKey, ...]  # runs that differ in the seed alone and train as one program
 MAX_SEED, MAX_SEEDS = 2**31 - 1, 10_000
 
 

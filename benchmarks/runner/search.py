@@ -25,12 +25,13 @@ import torch
 import yaml
 
 from benchmarks.archive import write_bytes
+from benchmarks.data import FoldData
 from benchmarks.errors import InputError
 from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import environment
 from benchmarks.runner.config import load_tuned, method_row, resolve, tuned_path
-from benchmarks.runner.execute import Options, Setting, open_data, run_fold, setting, what
+from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, what
 from benchmarks.runner.seeds import stream
 
 SEARCH_SEED = 1000
@@ -161,7 +162,7 @@ def run_trial(trial: Trial, options: Options) -> Trial:
     outcome: Trial = {"metric": run.spec.main_metric, "value": None, "time_s": 0.0, "error": ""}
     try:
         data = open_data(run, environment.pick_device(options.device), options.cache)
-        results = [run_fold(run, data.at_fold(k), lambda _: None, ("valid",)) for k in range(trial["folds"])]
+        results = [_scored(run, data.at_fold(k)) for k in range(trial["folds"])]
         outcome["value"] = float(np.mean([result.value for result in results]))
         outcome["time_s"] = round(sum(result.time_s for result in results), 2)
     except InputError:
@@ -169,6 +170,13 @@ def run_trial(trial: Trial, options: Options) -> Trial:
     except Exception as error:
         outcome["error"] = " ".join(f"{type(error).__name__}: {error}".split())
     return {**trial, **outcome}
+
+
+def _scored(run: Setting, data: FoldData) -> FoldResult:
+    (result,) = run_fold([run], [data], lambda _: None, ("valid",))
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _run(trials: Sequence[Trial], options: Options, workers: int) -> Iterator[Trial]:

@@ -1,47 +1,31 @@
-"""The trainer: one, for every method.
+"""The trainer: one, for every method, for one seed or a group of them.
 
 Each epoch passes over all training samples (the last, smaller batch included), then scores the selection split; the
 weights of the best epoch (the earliest of equals) are kept in memory and loaded at the end. The test set is not
-touched here: ``evaluate`` reads it once, after training. Nothing inside an epoch waits for the device.
+touched here. Nothing inside an epoch waits for the device. The seeds of a group do not know of each other: one that
+fails, or has lost its patience, stops mattering to its own outcome only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.metrics import better, compute
 from benchmarks.runner.config import Training
+from benchmarks.runner.group import Evaluation, Group, Samples, Share, TrainingError
 from benchmarks.runner.seeds import Streams
-from clcr.api import Batch, Method, Step
+from clcr.api import Step
+from clcr.layers import Draws, collect_gradients, drawing
 
 # Part of every run's digest: raise it with any change here that changes numbers.
-TRAINER = 1
-EVALUATION_BATCH = 128
-
-
-class TrainingError(Exception):
-    """A training that cannot give a number: a loss or a prediction that is not finite."""
-
-
-class Samples(Protocol):
-    """What the trainer needs of the data (benchmarks.data.FoldData, or anything like it)."""
-
-    @property
-    def indices(self) -> Mapping[str, np.ndarray]:
-        """Samples of "train", "valid" and "test"."""
-
-    def batch(self, samples: Tensor) -> Batch:
-        """The samples of these indices (n,), on the data's device."""
-
-    def targets(self, split: str) -> np.ndarray:
-        """Targets of a split, in the order of its indices."""
+TRAINER = 2
+VECTOR = 16  # numbers that a processor handles at once, at most
 
 
 @dataclass(frozen=True)
@@ -55,14 +39,6 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Predictions (n, C) or (n,) of a split in the order of its indices, and the means of the method's diagnostics."""
-
-    prediction: np.ndarray
-    diagnostics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How training went. epoch: the selected one, from 1. value: its main metric. curves: one entry an epoch."""
 
@@ -73,51 +49,109 @@ class Outcome:
 
 
 def train(
-    method: Method,
-    data: Samples,
+    group: Group,
     config: Training,
     goal: Goal,
-    streams: Streams,
+    streams: Sequence[Streams],
     report: Callable[[int], None],
-) -> Outcome:
-    """Train ``method`` in place and leave it with the weights of the selected epoch.
+) -> list[Outcome | TrainingError]:
+    """Train a group in place and leave it with the weights of each seed's selected epoch.
 
-    ``report`` is called with each finished epoch. Raises TrainingError where a loss or prediction is not finite.
+    ``report`` is called with each finished epoch. A seed whose loss or prediction is not finite gives a TrainingError
+    in the place of its outcome.
     """
-    device = next(method.parameters()).device
-    torch.manual_seed(streams.dropout)
-    noise = torch.Generator(device).manual_seed(streams.noise)
-    order = torch.Generator().manual_seed(streams.order)
-    optimizer = make_optimizer(method, config)
-    best: Outcome | None = None
-    weights: dict[str, Tensor] = {}
-    curves: list[dict[str, Any]] = []
+    torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
+    orders = [torch.Generator().manual_seed(each.order) for each in streams]
+    draws, noise = (group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise"))
+    optimizer = make_optimizer(group.method, config, len(group))
+    courses = [_Course(config, goal, data) for data in group.folds]
+    best = {name: value.detach().clone() for name, value in group.state().items()}
     for epoch in range(config.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(config, epoch)
-        step = Step(epoch, config.epochs, noise)
-        losses = _pass(method, _shuffled(data, config, order, device), optimizer, config, step)
-        found = evaluate(method, data, goal.split)
-        scores = compute(goal.metrics, found.prediction, data.targets(goal.split))
-        curves.append({"epoch": epoch + 1, "loss": losses, goal.split: scores, "diagnostics": found.diagnostics})
-        if best is None or better(goal.main, scores[goal.main], best.value):
-            best = Outcome(epoch + 1, scores[goal.main], found.diagnostics, ())
-            weights = {name: value.detach().clone() for name, value in method.state_dict().items()}
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = config.lr * schedule(config, epoch)
+        draws.begin(epoch)
+        noise.begin(epoch)
+        losses = _pass(group, orders, optimizer, config, _Random(Step(epoch, config.epochs, noise), draws))
+        evaluations = group.evaluate(goal.split)
+        for seed, course in enumerate(courses):
+            if course.goes_on and course.improves(losses[seed], evaluations[seed]):
+                _keep(best, group.state(), seed)
         report(epoch + 1)
-        if config.patience and epoch + 1 - best.epoch >= config.patience:
+        if not any(course.goes_on for course in courses):
             break
-    assert best is not None  # epochs >= 1
-    method.load_state_dict(weights)
-    return Outcome(best.epoch, best.value, best.diagnostics, tuple(curves))
+    for name, value in group.state().items():
+        value.copy_(best[name])
+    return [course.outcome() for course in courses]
 
 
-def make_optimizer(method: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters; weight decay is the coupled one for SGD and Adam."""
+class _Course:
+    """The course of one seed's training: its curves, its best epoch, whether it still matters."""
+
+    def __init__(self, config: Training, goal: Goal, data: Samples) -> None:
+        self._patience, self._goal, self._data = config.patience, goal, data
+        self._curves: list[dict[str, Any]] = []
+        self._best: Outcome | None = None
+        self._error: TrainingError | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """False once it has failed or lost its patience."""
+        waited = len(self._curves) - self._best.epoch if self._best else 0
+        return self._error is None and not 0 < self._patience <= waited
+
+    def improves(self, losses: Mapping[str, float], found: Evaluation | TrainingError) -> bool:
+        """Take in an epoch; whether it is the best so far."""
+        self._error = _fault(len(self._curves) + 1, losses) or (found if isinstance(found, TrainingError) else None)
+        if isinstance(found, TrainingError) or self._error is not None:
+            return False
+        scores = compute(self._goal.metrics, found.prediction, self._data.targets(self._goal.split))
+        epoch, value = len(self._curves) + 1, scores[self._goal.main]
+        row = {"epoch": epoch, "loss": dict(losses), self._goal.split: scores, "diagnostics": found.diagnostics}
+        self._curves.append(row)
+        if self._best is not None and not better(self._goal.main, value, self._best.value):
+            return False
+        self._best = Outcome(epoch, value, found.diagnostics, ())
+        return True
+
+    def outcome(self) -> Outcome | TrainingError:
+        """What has come of it."""
+        if self._error is not None:
+            return self._error
+        assert self._best is not None  # epochs >= 1
+        return Outcome(self._best.epoch, self._best.value, self._best.diagnostics, tuple(self._curves))
+
+
+def _fault(epoch: int, losses: Mapping[str, float]) -> TrainingError | None:
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    if not wrong:
+        return None
+    told = f"epoch {epoch}: loss {', '.join(wrong)} not finite"
+    return TrainingError(f"{told}; lower training.lr or set training.clip_norm")
+
+
+@torch.no_grad()
+def _keep(best: Mapping[str, Tensor], now: Mapping[str, Tensor], seed: int) -> None:
+    """Copy the state of one seed."""
+    for name, value in best.items():
+        value[seed].copy_(now[name][seed])
+
+
+def make_optimizer(method: nn.Module, config: Training, seeds: int = 1) -> torch.optim.Optimizer:
+    """The optimiser of all trainable parameters, folded from ``seeds`` or not; weight decay is the coupled one for SGD
+    and Adam.
+
+    A fused step rounds the last elements of a tensor otherwise than those before them. Tensors whose seeds do not fill
+    whole vectors of the processor take the other implementation, so that a seed's bits do not depend on its company.
+    """
     parameters = [p for p in method.parameters() if p.requires_grad]
+    odd = [p for p in parameters if p.numel() // seeds % VECTOR and not p.is_cuda]
+    even = [p for p in parameters if not any(p is other for other in odd)]
+    groups = [{"params": even}, {"params": odd, "fused": False, "foreach": True}]
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    chosen = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **common)
-    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(parameters, **common)
+        return torch.optim.SGD(chosen, momentum=config.momentum, **common)
+    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(chosen, **common)
 
 
 def schedule(config: Training, epoch: int) -> float:
@@ -127,98 +161,68 @@ def schedule(config: Training, epoch: int) -> float:
     return config.step_factor ** (epoch // config.step_epochs) if config.schedule == "step" else 1.0
 
 
-def _shuffled(
-    data: Samples, config: Training, order: torch.Generator, device: torch.device
-) -> Iterator[tuple[Batch, int]]:
-    """All training samples in a new order. A last batch of one sample joins the one before: batch statistics need
-    two."""
-    samples = torch.as_tensor(data.indices["train"])
-    shuffled = samples[torch.randperm(len(samples), generator=order)].to(device)
-    parts = list(torch.split(shuffled, config.batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    for part in parts:
-        yield data.batch(part), len(part)
+@dataclass(frozen=True)
+class _Random:
+    """Where training stands, with the stream of noise, and the streams of dropout."""
+
+    step: Step
+    draws: Draws
+
+    def part(self, seeds: slice) -> _Random:
+        """Those of some seeds."""
+        step = Step(self.step.epoch, self.step.epochs, self.step.noise.part(seeds))
+        return _Random(step, self.draws.part(seeds))
 
 
 def _pass(
-    method: Method,
-    batches: Iterator[tuple[Batch, int]],
+    group: Group,
+    orders: Sequence[torch.Generator],
     optimizer: torch.optim.Optimizer,
     config: Training,
-    step: Step,
-) -> dict[str, float]:
-    """One epoch of training; returns the mean of each named loss, and of their sum, over samples."""
-    method.train()
-    device = step.noise.device
+    random: _Random,
+) -> list[dict[str, float]]:
+    """One epoch of training; returns for each seed the mean of each named loss, and of their sum, over samples."""
+    group.method.train()
     sums: dict[str, Tensor] = {}
-    count = 0
-    for batch, size in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            output = method(batch)
-            losses = method.losses(output, batch)
-            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+    counts = torch.zeros(len(group), dtype=torch.float64)
+    for shares in group.epoch(orders, config.batch_size):
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        method.adjust_gradients(output, batch, step)
+        for share in shares:
+            losses = _learn(group, share, config, random)
+            size = share.samples.shape[-1]
+            counts[share.seeds] += size
+            for name, loss in losses.items():
+                total = sums.setdefault(name, torch.zeros(len(group), device=group.device))
+                total[share.seeds] += loss.detach() * size
         if config.clip_norm:
-            nn.utils.clip_grad_norm_(method.parameters(), config.clip_norm)
+            clip_gradients(group, config.clip_norm)
         optimizer.step()
-        for name, loss in {**losses, "total": total}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + loss.detach() * size
-        count += size
-    means = dict(zip(sums, (torch.stack(list(sums.values())) / count).tolist(), strict=True))
-    wrong = [name for name, value in means.items() if not math.isfinite(value)]
-    if wrong:
-        told = f"epoch {step.epoch + 1}: loss {', '.join(wrong)} not finite"
-        raise TrainingError(f"{told}; lower training.lr or set training.clip_norm")
-    return means
+    means = (torch.stack(list(sums.values())).double().cpu() / counts).T.tolist()
+    return [dict(zip(sums, row, strict=True)) for row in means]
+
+
+def _learn(group: Group, share: Share, config: Training, random: _Random) -> dict[str, Tensor]:
+    """Forward, backward and the method's own hook for some seeds; the losses, one a seed, and their sum."""
+    share.method.zero_grad(set_to_none=True)
+    random = random if group.whole(share) else random.part(share.seeds)
+    batch = group.read(share)
+    with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bf16), drawing(random.draws):
+        output = share.method(batch)
+        losses = share.method.losses(output, batch)
+        losses = {name: loss.float() for name, loss in losses.items()}
+        total = torch.stack(list(losses.values())).sum(0)
+    total.sum().backward()  # type: ignore[no-untyped-call]
+    share.method.adjust_gradients(output, batch, random.step)
+    if not group.whole(share):
+        collect_gradients(group.method, share.method, share.seeds)
+    return {**losses, "total": total}
 
 
 @torch.no_grad()
-def evaluate(method: Method, data: Samples, split: str) -> Evaluation:
-    """Predict a split in evaluation mode. Raises TrainingError where a prediction is not finite."""
-    method.eval()
-    device = next(method.parameters()).device
-    samples = torch.as_tensor(data.indices[split]).to(device)
-    predictions: list[Tensor] = []
-    means = DiagnosticMeans()
-    for part in torch.split(samples, EVALUATION_BATCH):
-        output = method(data.batch(part))
-        predictions.append(output.prediction)
-        means.add(output.diagnostics, len(part))
-    prediction = torch.cat(predictions).float().cpu().numpy()
-    if not np.isfinite(prediction).all():
-        raise TrainingError(f"split {split}: a prediction is not finite; lower training.lr or set training.clip_norm")
-    return Evaluation(prediction, means.read())
-
-
-class DiagnosticMeans:
-    """Means of diagnostics over samples, kept on the device until they are read.
-
-    A tensor whose first axis is the batch is averaged over it; what is left keeps its place in the name: ``omega`` of
-    (B, 3) gives omega.0, omega.1, omega.2, ``participation`` of (L, M) participation.0.0 and so on. Of a tensor with
-    more than two axes, such as one value a token, only the mean of all elements is kept.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._per_sample: dict[str, bool] = {}
-        self._count = 0
-
-    def add(self, diagnostics: Mapping[str, Tensor], size: int) -> None:
-        """Add those of a batch of ``size`` samples. The first batch, the largest, tells which axis is the batch."""
-        for name, diagnostic in diagnostics.items():
-            value = diagnostic.mean() if diagnostic.ndim > 2 else diagnostic
-            per_sample = self._per_sample.setdefault(name, value.ndim > 0 and value.shape[0] == size)
-            total = value.float().sum(dim=0) if per_sample else value.float() * size
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._count += size
-
-    def read(self) -> dict[str, float]:
-        """All means by name."""
-        return {
-            ".".join((name, *map(str, place))): float(mean)
-            for name, total in self._sums.items()
-            for place, mean in np.ndenumerate((total / self._count).cpu().numpy())
-        }
+def clip_gradients(group: Group, limit: float) -> None:
+    """Scale the gradients of each seed so that their norm, over all its parameters, is at most ``limit``."""
+    gradients = [group.rows(p.grad) for p in group.method.parameters() if p.grad is not None]
+    squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+    factor = (limit / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *(1,) * (gradient.dim() - 1)))

@@ -1,8 +1,8 @@
 """A worker process: takes runs from its parent line by line, executes them one after the other, tells how they go.
 
 Started by benchmarks.runner.launch as ``python -m benchmarks.runner.worker PARENT_PID``. JSON lines both ways: first
-{"engine", "place"}, then {"key", "asked_at"} a run; back come "ready", "start", "progress" and "end" messages. torch is
-loaded once, not per run. A worker lives no longer than its parent.
+{"engine", "place"}, then {"keys", "asked_at"} for each team of runs that train together; back come "ready", "start",
+"progress" and "end" messages. torch is loaded once, not per run. A worker lives no longer than its parent.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,7 +51,8 @@ def main(parent: int) -> None:
     send({"event": "ready"})
     while True:
         request = json.loads(lines.get())
-        send({"event": "end", **serve(RunKey(**request["key"]), request["asked_at"], engine, options, send)})
+        keys = [RunKey(**key) for key in request["keys"]]
+        send({"event": "end", "runs": serve(keys, request["asked_at"], engine, options, send)})
 
 
 def _take_stdout() -> TextIO:
@@ -79,32 +82,64 @@ def _read_lines(stream: TextIO) -> queue.SimpleQueue[str]:
     return lines
 
 
-def serve(key: RunKey, asked_at: float, engine: Any, options: Any, send: Callable[[Message], None]) -> Message:
-    """Execute one run unless it is done or another process has it: {"state", "seconds", "error"}.
+def serve(
+    keys: Sequence[RunKey], asked_at: float, engine: Any, options: Any, send: Callable[[Message], None]
+) -> list[Message]:
+    """Execute the runs of a team that are not done: {"state", "seconds", "error"} of each.
 
-    state: "done" or "failed" (its record is written), "kept" (it was done already), "busy" (claimed by a living
-    process), "refused" (bad input, nothing written).
+    state: "done" or "failed" (its record is written), "kept" (it was done already), "busy" (a living process has it, or
+    another of its team), "refused" (bad input, nothing written).
     """
-    folder = store.folder_of(options.out, key)
     try:
-        described = engine.describe(key, options)
+        described = [engine.describe(key, options) for key in keys]
     except InputError as error:
-        return _end("refused", error=str(error))
-    if not claims.acquire(folder):
-        return _end("busy")
+        return [_end("refused", error=str(error)) for _ in keys]
+    folders = [store.folder_of(options.out, key) for key in keys]
+    claimed = [folder for folder in folders if claims.acquire(folder)]
     try:
-        ended = _ended_meanwhile(folder, digest_of(described), asked_at)
-        if ended is not None:
-            return ended
-        began = time.perf_counter()
-        send({"event": "start", "what": described})
-        with claims.beating(folder):
-            record = _execute(key, described, engine, options, _Teller(send))
-        return _end(record.status, time.perf_counter() - began, record.error)
+        found = [
+            _ended_meanwhile(folder, digest_of(what), asked_at) if folder in claimed else _end("busy")
+            for folder, what in zip(folders, described, strict=True)
+        ]
+        if len(claimed) < len(keys):
+            return [ended or _end("busy") for ended in found]
+        if all(found):
+            return [ended for ended in found if ended]
+        return _train(keys, found, described, engine, options, send)
     except InputError as error:
-        return _end("refused", error=str(error))
+        return [_end("refused", error=str(error)) for _ in keys]
     finally:
-        claims.release(folder)
+        for folder in claimed:
+            claims.release(folder)
+
+
+def _train(
+    keys: Sequence[RunKey],
+    found: Sequence[Message | None],
+    described: Sequence[Mapping[str, Any]],
+    engine: Any,
+    options: Any,
+    send: Callable[[Message], None],
+) -> list[Message]:
+    """Train the whole team, as its numbers are those of the team; runs that have ended already stay as they are."""
+    began = time.perf_counter()
+    send({"event": "start", "what": described})
+    folders = [store.folder_of(options.out, key) for key in keys]
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(claims.beating(folder))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        places = [scratch / str(n) if ended else f for n, (f, ended) in enumerate(zip(folders, found, strict=True))]
+        fresh = [folder for folder, ended in zip(folders, found, strict=True) if not ended]
+        for folder in fresh:
+            store.clean(folder)
+            store.remove_record(folder)  # first, so that no moment shows it beside new predictions
+        records = _execute(keys, places, described, engine, options, _Teller(send))
+        for folder, record in zip(folders, records, strict=True):
+            if folder in fresh:
+                store.write_record(folder, record)
+    seconds = (time.perf_counter() - began) / len(keys)
+    return [ended or _end(r.status, seconds, r.error) for ended, r in zip(found, records, strict=True)]
 
 
 def _end(state: str, seconds: float = 0.0, error: str = "") -> Message:
@@ -126,22 +161,21 @@ def _ended_meanwhile(folder: Path, digest: str, asked_at: float) -> Message | No
 
 
 def _execute(
-    key: RunKey, described: Mapping[str, Any], engine: Any, options: Any, tell: Callable[[Any], None]
-) -> RunRecord:
-    """Run it and write its record; an exception, too, ends as a record. An old record is taken back first, so that no
-    moment shows it beside new predictions."""
-    folder = store.folder_of(options.out, key)
-    store.clean(folder)
-    store.remove_record(folder)
+    keys: Sequence[RunKey],
+    places: Sequence[Path],
+    described: Sequence[Mapping[str, Any]],
+    engine: Any,
+    options: Any,
+    tell: Callable[[Any], None],
+) -> list[RunRecord]:
+    """The records of a team; an exception, too, ends as records."""
     try:
-        record: RunRecord = engine.execute(key, options, folder, tell)
-        store.write_record(folder, record)
+        return list(engine.execute(keys, options, places, tell))
     except InputError:
         raise
     except Exception as error:
-        record = RunRecord(key, described, "failed", error=" ".join(f"{type(error).__name__}: {error}".split()))
-        store.write_record(folder, record)
-    return record
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        return [RunRecord(key, what, "failed", error=told) for key, what in zip(keys, described, strict=True)]
 
 
 class _Teller:

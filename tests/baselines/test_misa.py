@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from packed import PackedReader
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from baselines.misa import (
     MISA,
+    Fusion,
     MISAConfig,
-    StackedBiLSTM,
     central_moment_discrepancy,
     difference_loss,
     reverse_gradient,
 )
 from clcr.config import EncoderConfig
+from clcr.recurrence import Recurrence, StackedBiLSTM
 
 Array = NDArray[np.float64]
 RNG = np.random.default_rng(2)
@@ -147,12 +148,37 @@ def test_shared_and_private_encoders(make_case: Callable[..., Any]) -> None:
         np.testing.assert_allclose(parts["rebuilt"][m], apply(model.rebuild[m], private + shared), atol=1e-5)
 
 
+def torch_layer(fusion: Fusion, width: int, heads: int) -> nn.TransformerEncoderLayer:
+    """torch's layer with the weights of ours, and any bias of the keys, which changes nothing."""
+    own = fusion.attention
+    layer = nn.TransformerEncoderLayer(width, heads, fusion.wider.out_features, dtype=own.inputs.weight.dtype)
+    bias = torch.cat((own.query_bias.flatten(), torch.randn(width), own.value_bias.flatten()))
+    state = {"self_attn.in_proj_weight": own.inputs.weight, "self_attn.in_proj_bias": bias}
+    pairs = {"self_attn.out_proj": own.output, "linear1": fusion.wider, "linear2": fusion.narrower}
+    pairs |= {"norm1": fusion.first_norm, "norm2": fusion.second_norm}
+    for name, module in pairs.items():
+        state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    layer.load_state_dict(state)
+    return layer.eval()
+
+
+def test_fusion_is_torchs_layer() -> None:
+    torch.manual_seed(0)
+    fusion = Fusion(12, 3, 40, 0.4).double()
+    with torch.no_grad():
+        for parameter in fusion.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x = torch.randn(5, 6, 12, dtype=torch.float64)
+    expected = torch_layer(fusion, 12, 3)(x.transpose(0, 1)).transpose(0, 1)
+    torch.testing.assert_close(fusion.eval()(x), expected, rtol=0, atol=1e-12)
+    assert not torch.allclose(fusion.train()(x), expected)
+
+
 def test_fusion_has_the_released_layout(make_case: Callable[..., Any]) -> None:
     """Stack of all private, then all shared vectors, through nn.TransformerEncoder with the sequence axis first."""
     case = make_case(("text", "audio", "vision"), 3)
     model = case.build(MISA).eval()
-    layer = nn.TransformerEncoderLayer(16, 2, 16 * 16)
-    layer.load_state_dict(model.fusion.state_dict())
+    layer = torch_layer(model.fusion, 16, 2)
     encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
     parts = model(case.batch).parts
     h = encoder(torch.cat((parts["private"], parts["shared"])))
@@ -192,37 +218,58 @@ def test_variants_change_what_they_say(make_case: Callable[..., Any]) -> None:
     assert replace(full.config, similarity="adversarial") == adversarial.config
 
 
-def bidirectional(pair: nn.ModuleList, inputs: int, width: int) -> nn.LSTM:
-    """torch's own bidirectional LSTM with the weights of two that run one way."""
-    lstm = nn.LSTM(inputs, width, bidirectional=True, batch_first=True)
-    with torch.no_grad():
-        for suffix, own in zip(("", "_reverse"), pair, strict=True):
-            for name, value in own.named_parameters():
-                getattr(lstm, name + suffix).copy_(value)
-    return lstm.double()
-
-
 def test_recurrence_is_the_released_one_with_packed_sequences() -> None:
     torch.manual_seed(0)
-    reader = StackedBiLSTM(4).double()
-    x, length = torch.randn(5, 7, 4, dtype=torch.float64), torch.tensor([7, 1, 3, 6, 2])
-    first, second = bidirectional(reader.first, 4, 4), bidirectional(reader.second, 8, 4)
-    packed, (h1, _) = first(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
-    states, _ = pad_packed_sequence(packed, batch_first=True)
-    _, (h2, _) = second(pack_padded_sequence(reader.norm(states), length, batch_first=True, enforce_sorted=False))
-    expected = torch.cat((h1[0], h1[1], h2[0], h2[1]), 1)
-    torch.testing.assert_close(reader(x, torch.arange(7) < length[:, None]), expected, rtol=0, atol=1e-12)
+    reader = StackedBiLSTM(3, 4).double()
+    with torch.no_grad():
+        for parameter in (reader.norm_weight, reader.norm_bias):
+            parameter.add_(torch.randn_like(parameter))
+    packed = PackedReader(reader)
+    x = torch.randn(3, 5, 7, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(7) < torch.tensor([[7, 1, 3, 6, 2], [1, 2, 3, 4, 5], [6, 6, 6, 6, 6]]).unsqueeze(-1)
+    found, expected = reader(x, mask), packed(x, mask)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    direction = torch.randn_like(found)
+    ours = torch.autograd.grad((found * direction).sum(), (x, *reader.parameters()))
+    theirs = torch.autograd.grad((expected * direction).sum(), (x, *packed.parameters()))
+    torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-12)
+    for power in (1, 2):  # the gradients of the parameters are the same numbers in another order
+        sums = [sum(float((gradient**power).sum()) for gradient in each[1:]) for each in (ours, theirs)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-12)
+
+
+def test_the_hand_written_backward_pass() -> None:
+    torch.manual_seed(0)
+    shapes = ((3, 4, 2, 3), (3, 8, 3), (3, 8, 2), (3, 8))
+    x, *parameters = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    silent = torch.rand(3, 4, 2, 1) < 0.3
+    assert silent.any()
+    assert torch.autograd.gradcheck(lambda x, *rest: Recurrence.apply(x, silent, *rest), (x, *parameters))
+    one = x[:, :1].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: Recurrence.apply(x, silent[:, :1], *parameters), one)
+
+
+def test_recurrence_stays_exact_under_autocast() -> None:
+    torch.manual_seed(0)
+    reader = StackedBiLSTM(2, 4)
+    x, mask = torch.randn(2, 3, 5, 4), torch.ones(2, 3, 5, dtype=torch.bool)
+    expected = reader(x, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reader(x, mask)
+        found.sum().backward()
+    torch.testing.assert_close(found, expected)
+    assert reader.first.weight.grad is not None
 
 
 def test_recurrence_skips_gaps_and_empty_samples() -> None:
     torch.manual_seed(0)
-    reader = StackedBiLSTM(4).double()
-    mask = torch.tensor([[0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    x = torch.randn(3, 6, 4, dtype=torch.float64, requires_grad=True)
+    reader = StackedBiLSTM(1, 4).double()
+    mask = torch.tensor([[[0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]], dtype=torch.bool)
+    x = torch.randn(1, 3, 6, 4, dtype=torch.float64, requires_grad=True)
     out = reader(x, mask)
-    alone = reader(x[:1, [1, 2, 4]], torch.ones(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(out[:1], alone, rtol=0, atol=1e-12)
-    assert not out[1].any()
+    alone = reader(x[:, :1, [1, 2, 4]], torch.ones(1, 1, 3, dtype=torch.bool))
+    torch.testing.assert_close(out[:, :1], alone, rtol=0, atol=1e-12)
+    assert not out[0, 1].any()
     out.sum().backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
@@ -230,9 +277,10 @@ def test_recurrence_skips_gaps_and_empty_samples() -> None:
 
 
 def test_recurrent_weights_are_orthogonal() -> None:
-    for name, weight in StackedBiLSTM(6).named_parameters():
-        if "weight_hh" in name:
-            torch.testing.assert_close(weight.T @ weight, torch.eye(6), rtol=0, atol=1e-5)
+    reader = StackedBiLSTM(3, 6)
+    for weight in (reader.first.weight, reader.second.weight):
+        torch.testing.assert_close(weight.mT @ weight, torch.eye(6).expand(3, 2, 6, 6), rtol=0, atol=1e-5)
+    assert len({tuple(row.tolist()) for row in reader.first.weight.flatten(0, 1)[:, 0]}) == 6  # no two alike
 
 
 def test_audio_is_read_beyond_the_length_of_the_text(make_case: Callable[..., Any]) -> None:
@@ -251,10 +299,10 @@ def test_audio_is_read_beyond_the_length_of_the_text(make_case: Callable[..., An
 def test_levels_and_single_tokens_are_pooled_not_read_in_sequence(make_case: Callable[..., Any]) -> None:
     case = make_case(("text", "audio", "tabular"), None)
     model: Any = case.build(MISA)
-    assert [isinstance(r, StackedBiLSTM) for r in model.utterance.readers] == [False, True, False]
+    assert (model.utterance.pooled, model.utterance.recurrent) == ((0, 2), (1,))
     attentive: Any = make_case(("text", "audio", "tabular"), None, pooling="attention").build(MISA)
     queries = [name for name, _ in attentive.utterance.named_parameters() if name.endswith("query")]
-    assert queries == ["readers.0.query", "readers.2.query"]
+    assert queries == ["pooling.0.query", "pooling.1.query"]
 
 
 def test_collapse_is_seen_in_the_diagnostics(make_case: Callable[..., Any]) -> None:

@@ -23,13 +23,14 @@ from baselines.ogm_ge import (
     value_scores,
 )
 from clcr.api import Step
+from clcr.layers import Draws
 
 Array = NDArray[np.float64]
 RNG = np.random.default_rng(1)
 
 
 def step(epoch: int = 0, epochs: int = 100, seed: int = 0) -> Step:
-    return Step(epoch, epochs, torch.Generator().manual_seed(seed))
+    return Step(epoch, epochs, Draws(seed))
 
 
 def scores_in_numpy(outputs: Array, target: NDArray[np.int64]) -> Array:
@@ -72,7 +73,8 @@ def test_scores_of_classes_and_values() -> None:
     np.testing.assert_allclose(found.numpy(), scores_in_numpy(outputs, target), rtol=1e-12)
     values, wanted = RNG.normal(size=(2, 6)), RNG.normal(size=6)
     expected = [sum(math.exp(-abs(v - w) / 0.7) for v, w in zip(row, wanted, strict=True)) for row in values]
-    np.testing.assert_allclose(value_scores(torch.from_numpy(values), torch.from_numpy(wanted), 0.7), expected)
+    scale = torch.tensor(0.7, dtype=torch.float64)
+    np.testing.assert_allclose(value_scores(torch.from_numpy(values), torch.from_numpy(wanted), scale), expected)
 
 
 def test_ratios_of_two_are_each_others_inverse_and_of_three_means() -> None:
@@ -106,8 +108,8 @@ def test_hopeless_scores_give_finite_coefficients() -> None:
 def test_noise_has_the_spread_of_each_modalitys_unscaled_gradient() -> None:
     gradient = torch.randn(2, 4, 30, dtype=torch.float64) * torch.tensor([1.0, 100.0])[:, None, None]
     k = torch.tensor([0.25, 1.0], dtype=torch.float64)
-    found = modulate(gradient, k, torch.Generator().manual_seed(5))
-    draw = torch.randn((2, 4, 30), generator=torch.Generator().manual_seed(5), dtype=torch.float64).numpy()
+    found = modulate(gradient, k, Draws(5))
+    draw = Draws(5).normal(2, 4, 30).double().numpy()
     for u in range(2):
         own = gradient[u].numpy()
         spread = np.sqrt(((own - own.mean()) ** 2).sum() / (own.size - 1)) + 1e-8
@@ -117,7 +119,7 @@ def test_noise_has_the_spread_of_each_modalitys_unscaled_gradient() -> None:
 
 def test_a_gradient_without_spread_stays_finite() -> None:
     for gradient in (torch.zeros(2, 3, 3), torch.ones(1, 1, 1)):
-        assert torch.isfinite(modulate(gradient, torch.ones(len(gradient)), torch.Generator())).all()
+        assert torch.isfinite(modulate(gradient, torch.ones(len(gradient)), Draws(0))).all()
 
 
 @pytest.mark.parametrize("fusion", ["concat", "sum"])
@@ -128,7 +130,7 @@ def test_modulation_end_to_end_as_the_paper_writes_it(make_case: Callable[..., A
     case = replace(case, batch=replace(case.batch, inputs=tuple(x.double() for x in case.batch.inputs)))
     before, after, _ = adjusted(model, case, step())
     hidden, mask = model.hierarchy(case.batch.inputs, case.batch.masks)
-    v, a = model.pooling(hidden[0], mask).detach().numpy()
+    v, a = model.pooling(hidden[0], mask[0]).detach().numpy()
     w_v, w_a = (w.detach().numpy() for w in model.head.weight)
     bias = model.head.bias.detach().numpy()[:, 0]
     b_v, b_a = (bias[0] / 2, bias[0] / 2) if fusion == "concat" else bias
@@ -246,7 +248,7 @@ def test_concat_is_one_linear_layer(make_case: Callable[..., Any]) -> None:
     case = make_case()
     model = case.build(OGMGE).eval()
     hidden, mask = model.hierarchy(case.batch.inputs, case.batch.masks)
-    joint = torch.cat(list(model.pooling(hidden[0], mask)), 1)
+    joint = torch.cat(list(model.pooling(hidden[0], mask[0])), 1)
     weight = torch.cat(list(model.head.weight)).T
     expected = torch.nn.functional.linear(joint, weight, model.head.bias[0, 0])
     torch.testing.assert_close(model(case.batch).prediction, expected)

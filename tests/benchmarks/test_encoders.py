@@ -175,3 +175,22 @@ def test_folded_seeds_are_those_alone(
             torch.testing.assert_close(found[place], parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
         for name, value in backbone.state_dict().items():
             torch.testing.assert_close(state[name][place], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("spec", [SPECTROGRAM, IMAGE, FRAMES, *RESNET], ids=lambda s: f"{s.backbone}-{s.layout}")
+def test_on_a_cpu_a_seed_has_the_same_bits_in_any_company(spec: ModalitySpec) -> None:
+    alone = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        alone.append(build_backbone(spec, ENCODER)[0])
+    x, mask = inputs(spec)
+    found = []
+    for members in ([0, 1, 2], [2, 1], [1]):
+        folded, place = fold([alone[member] for member in members]), members.index(1)
+        tokens, _ = folded(torch.stack([x * (1 + member) for member in members]), torch.stack([mask] * len(members)))
+        tokens.square().sum().backward()
+        state = [value[place] for value in folded.state_dict().values()]
+        gradients = [parameter.grad[place] for parameter in folded.parameters() if parameter.grad is not None]
+        found.append([tokens[place], *state, *gradients])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

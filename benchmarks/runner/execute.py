@@ -143,6 +143,8 @@ def what(run: Setting) -> dict[str, Any]:
         described["language_digest"] = model_digest(run.config.language.model)
     if not run.config.fitted and run.config.encoder.checkpoint:
         described["checkpoint_digest"] = checkpoint_digest(run.config.encoder.checkpoint)
+    if not run.config.fitted and run.config.encoder.augment != "none":
+        described["augment_digest"] = source_digest("benchmarks.augment")
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 

@@ -1,12 +1,13 @@
 """Attention of each modality to the tokens of the others, each token with a weight of its own.
 
 Two programs for one function: ``FewTokens``, plain products with a backward written by hand, for a CPU, and torch's
-fused attention for everything else. Both read channels before tokens, axes (level, 3, heads, e, modality, batch, token):
-the layout in which a CPU copies whole rows and its matrix products are fastest.
+fused attention for everything else. Both read channels before tokens, (level, 3, heads, e, modality, batch, token): the
+layout in which a CPU copies whole rows and its matrix products are fastest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 FEW_TOKENS = 256
+PIECES, PIECE = 8, 1 << 20  # how often to cut logits that are more than so many, to keep a piece in the cache
 UNSELECTED = -1e3  # added to a logit, makes its exponential zero
 TINY = 1e-30
 
@@ -39,7 +41,7 @@ def attend_to_others(projected: Tensor, alpha: Tensor, others: Tensor) -> Tensor
     flat = [x.reshape(-1, *x.shape[-axes:]) for x, axes in ((projected, 6), (bias, 3), (weight, 3))]
     if projected.device.type == "cpu" and projected.shape[-1] * (projected.shape[-3] - 1) <= FEW_TOKENS:
         with torch.autocast("cpu", enabled=False):
-            received: Tensor = FewTokens.apply(flat[0].to(alpha.dtype), flat[1], flat[2], others)  # type: ignore[no-untyped-call]
+            received: Tensor = FewTokens.apply(flat[0].to(alpha.dtype), *flat[1:], others)  # type: ignore[no-untyped-call]
     else:
         received = fused(flat[0], flat[1], others) * flat[2][:, None, None]
     return received.view(*alpha.shape[:-3], *received.shape[1:])
@@ -87,8 +89,11 @@ class FewTokens(torch.autograd.Function):
         pool[0, ..., width, :, :] = _pick(bias[:, None, None, None], others, modalities)[:, :, 0, 0].transpose(-3, -2)
         pool[1, ..., width, :, :] = 1
         query, key, value = (x.reshape(-1, width + 1, x[0, 0, 0, 0, 0].numel()) for x in (query, *pool))
-        probability = torch.bmm(query.mT, key).softmax(-1)
-        mixed = torch.bmm(value[:, :width], probability.mT).view(levels, heads, modalities, batch, width, tokens)
+        mixed = projected.new_empty(levels, heads, modalities, batch, width, tokens)
+        probability = projected.new_empty(len(query), tokens, key.shape[-1])
+        for logit, p, q, k, v, m in _pieces(probability, query, key, value, mixed.view(-1, width, tokens)):
+            torch.softmax(torch.bmm(q.mT, k, out=logit), -1, out=p)
+            torch.bmm(v[:, :width], p.mT, out=m)
         received = torch.empty_like(projected[:, 0])
         torch.mul(mixed.permute(0, 1, 4, 2, 3, 5), weight[:, None, None], out=received)
         ctx.save_for_backward(query, key, value, probability, mixed, weight, others)
@@ -105,11 +110,14 @@ class FewTokens(torch.autograd.Function):
         torch.mul(incoming, weight[:, None, :, :, None], out=outer[..., :width, :])
         torch.mul(along, -weight[:, None], out=outer[..., width, :])
         outer = outer.view(query.shape)
-        pool = torch.empty(2, *key.shape, dtype=key.dtype, device=key.device)
-        torch.bmm(outer, probability, out=pool[1])
-        logit = torch.bmm(outer.mT, value).mul_(probability)
-        torch.bmm(query, logit, out=pool[0])
-        inner = torch.bmm(key[:, :width], logit.mT).view(mixed.shape)
+        pool = key.new_empty(2, *key.shape)
+        inner = torch.empty_like(mixed)
+        factors = (probability, query, key, value, outer, *pool, inner.view(-1, width, tokens))
+        for logit, p, q, k, v, o, into_key, into_value, into_query in _pieces(*factors):
+            torch.bmm(o, p, out=into_value)
+            torch.bmm(o.mT, v, out=logit).mul_(p)
+            torch.bmm(q, logit, out=into_key)
+            torch.bmm(k[:, :width], logit.mT, out=into_query)
         pool = pool.view(2, levels, heads, modalities, batch, width + 1, modalities - 1, tokens)
         projected = mixed.new_empty(levels, 3, heads, width, modalities, batch, tokens)
         torch.mul(inner.permute(0, 1, 4, 2, 3, 5), width**-0.5, out=projected[:, 0])
@@ -123,3 +131,12 @@ class FewTokens(torch.autograd.Function):
 def _pick(x: Tensor, others: Tensor, modalities: int) -> Tensor:
     """(L, 3, heads, e, M, B, T) to what the others have of it: (L, 3, heads, e, M, M - 1, B, T)."""
     return x.index_select(4, others).unflatten(4, (modalities, modalities - 1))
+
+
+def _pieces(probability: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut along the first axis; before each piece, memory for its logits, the same for all."""
+    count = PIECES if probability.numel() > PIECE else 1
+    size = max(1, -(-len(probability) // count))
+    scratch = torch.empty_like(probability[:size])
+    for piece in zip(*(x.split(size) for x in (probability, *others)), strict=True):
+        yield scratch[: len(piece[0])], *piece

@@ -127,7 +127,7 @@ class LayerNorm(nn.LayerNorm):
             return super().forward(input)
         normal = functional.layer_norm(input, self.normalized_shape, eps=self.eps)
         shape = (len(self.weight), *(1,) * (input.dim() - 2), -1)
-        return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
+        return (normal * self.weight.view(shape)).add_(self.bias.view(shape))
 
 
 def fold(modules: Sequence[M]) -> M:

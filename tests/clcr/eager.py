@@ -1,7 +1,7 @@
-"""CLCR as one would write it for a single model: loops over levels, modalities and pairs, batches of samples and tokens.
+"""CLCR as one would write it for a single model: loops over levels, modalities, pairs; batches of samples and tokens.
 
-The yardstick for speed, and a second oracle beside ``naive``. It is a fair one: every summary is whitened once, keys and
-values are projected once, nothing is copied without need, and it leaves out the diagnostics that ``CLCR`` computes.
+The yardstick for speed, and a second oracle beside ``naive``. It is a fair one: every summary is whitened once, keys
+and values are projected once, nothing is copied without need, and the diagnostics of ``CLCR`` are left out.
 """
 
 from __future__ import annotations

@@ -105,9 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--workers", type=int, metavar="N", help="processes that decode media (default: one a core)")
     preparing.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
     preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
-    preparing.add_argument(
-        "--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)"
-    )
+    preparing.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")

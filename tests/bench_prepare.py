@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,19 +141,27 @@ def ours(root: Path, cache: Path, workers: int) -> tuple[float, float]:
     )
     folder = catalog.prepare("crema_d", root, cache, options)
     ended = time.perf_counter()
-    assert prepared.verify(folder)
+    assert len(prepared.load(folder).column("id"))
     return ended - began, ended - told[-1]
+
+
+def _cpu_s() -> float:
+    """Seconds of processor time of this process and of those that it has ended."""
+    return sum(os.times()[:4])
 
 
 def measured(root: Path, clips: list[str], originals: Originals, chosen: argparse.Namespace) -> dict[str, Any]:
     """The loop and the command by turns, and the medians."""
-    loads, rates, whole, after = [], [], [], []
+    loads, rates, whole, after, used = [], [], [], [], [_cpu_s()]
     for _ in range(chosen.repetitions):
         loads.append(round(os.getloadavg()[0], 2))
         rates.append(loop(root, clips[: chosen.loop_clips], originals))
+        used.append(_cpu_s())
         seconds = ours(root, root.parent / "cache", chosen.workers)
+        used.append(_cpu_s())
         whole.append(seconds[0])
         after.append(seconds[1])
+    cpu_s = [statistics.median(later - sooner for sooner, later in list(pairwise(used))[k::2]) for k in (0, 1)]
     rate, simple = len(clips) / statistics.median(whole), statistics.median(rates)
     rest = statistics.median(after)
     full = FULL / len(clips) * ((statistics.median(whole) - rest) * chosen.workers / CORES + rest)
@@ -163,6 +172,8 @@ def measured(root: Path, clips: list[str], originals: Originals, chosen: argpars
         "loop_clips": chosen.loop_clips, "loop_clips_per_s": round(simple, 1),
         "loop_clips_per_s_each": [round(rate, 1) for rate in rates],
         "loop_libraries": {name: version(name) for name in Originals.libraries},
+        "cpu_ms_per_clip": round(1000 * cpu_s[1] / len(clips), 2),
+        "loop_cpu_ms_per_clip": round(1000 * cpu_s[0] / chosen.loop_clips, 2),
         "ratio": round(rate / simple, 2), "load_average_before": loads,
         f"predicted_seconds_{FULL}_clips_{CORES}_cores_if_decoding_scales": round(full, 1),
     }  # fmt: skip

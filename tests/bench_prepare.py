@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,23 +144,26 @@ def ours(root: Path, cache: Path, workers: int) -> tuple[float, float]:
     return ended - began, ended - told[-1]
 
 
-def _cpu_s() -> float:
-    """Seconds of processor time of this process and of those that it has ended."""
-    return sum(os.times()[:4])
+def _clocks() -> np.ndarray:
+    """Seconds: the clock, processor time of this process and of those that it has ended, that of the whole machine."""
+    busy = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    whole = (sum(busy) - busy[3] - busy[4]) / os.sysconf("SC_CLK_TCK")  # idle, and idle while a disk is waited for
+    return np.array([time.perf_counter(), sum(os.times()[:4]), whole])
 
 
 def measured(root: Path, clips: list[str], originals: Originals, chosen: argparse.Namespace) -> dict[str, Any]:
     """The loop and the command by turns, and the medians."""
-    loads, rates, whole, after, used = [], [], [], [], [_cpu_s()]
+    rates, whole, after, clocks = [], [], [], [_clocks()]
     for _ in range(chosen.repetitions):
-        loads.append(round(os.getloadavg()[0], 2))
         rates.append(loop(root, clips[: chosen.loop_clips], originals))
-        used.append(_cpu_s())
+        clocks.append(_clocks())
         seconds = ours(root, root.parent / "cache", chosen.workers)
-        used.append(_cpu_s())
+        clocks.append(_clocks())
         whole.append(seconds[0])
         after.append(seconds[1])
-    cpu_s = [statistics.median(later - sooner for sooner, later in list(pairwise(used))[k::2]) for k in (0, 1)]
+    passed = np.diff(clocks, axis=0)
+    others = (passed[:, 2] - passed[:, 1]) / passed[:, 0]
+    loop_cpu_s, cpu_s = np.median(passed[0::2, 1]), np.median(passed[1::2, 1])
     rate, simple = len(clips) / statistics.median(whole), statistics.median(rates)
     rest = statistics.median(after)
     full = FULL / len(clips) * ((statistics.median(whole) - rest) * chosen.workers / CORES + rest)
@@ -172,9 +174,10 @@ def measured(root: Path, clips: list[str], originals: Originals, chosen: argpars
         "loop_clips": chosen.loop_clips, "loop_clips_per_s": round(simple, 1),
         "loop_clips_per_s_each": [round(rate, 1) for rate in rates],
         "loop_libraries": {name: version(name) for name in Originals.libraries},
-        "cpu_ms_per_clip": round(1000 * cpu_s[1] / len(clips), 2),
-        "loop_cpu_ms_per_clip": round(1000 * cpu_s[0] / chosen.loop_clips, 2),
-        "ratio": round(rate / simple, 2), "load_average_before": loads,
+        "cpu_ms_per_clip": round(1000 * cpu_s / len(clips), 2),
+        "loop_cpu_ms_per_clip": round(1000 * loop_cpu_s / chosen.loop_clips, 2),
+        "ratio": round(rate / simple, 2), "cores_used_by_others_each": others[1::2].clip(0).round(2).tolist(),
+        "cores_used_by_others_during_the_loop_each": others[0::2].clip(0).round(2).tolist(),
         f"predicted_seconds_{FULL}_clips_{CORES}_cores_if_decoding_scales": round(full, 1),
     }  # fmt: skip
 

@@ -52,6 +52,7 @@ from torch.nn import functional
 from clcr.api import Batch, Method, Output, Task, shape_prediction
 from clcr.config import EncoderConfig
 from clcr.hierarchy import Pooling, SemanticHierarchy
+from clcr.intraced import exact, without_autocast
 from clcr.layers import Dropout, LayerNorm, Linear
 from clcr.recurrence import StackedBiLSTM
 
@@ -271,15 +272,18 @@ class MISA(Method):
         return torch.stack([layer(part) for layer, part in zip(layers, x.unbind(-3), strict=True)], -3)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The task loss and MISA's three, weighted."""
-        parts = output.parts
-        error = parts["rebuilt"] - parts["projected"]
+        """The task loss and MISA's three, weighted; moments and correlations are never of half precision."""
+        parts = {name: exact(part) for name, part in output.parts.items()}
         per_width = (parts["shared"].shape[-1] / ORIGINAL_WIDTH) ** 2
+        with without_autocast(parts["shared"]):
+            difference = self.difference(parts["private"], parts["shared"])
+            similarity = self.similarity(parts)
+            reconstruction = (parts["rebuilt"] - parts["projected"]).square().mean((-3, -2, -1))
         return {
             **super().losses(output, batch),
-            "difference": self.config.diff_weight * per_width * self.difference(parts["private"], parts["shared"]),
-            "similarity": self.config.sim_weight * self.similarity(parts),
-            "reconstruction": self.config.recon_weight * error.square().mean((-3, -2, -1)),
+            "difference": self.config.diff_weight * per_width * difference,
+            "similarity": self.config.sim_weight * similarity,
+            "reconstruction": self.config.recon_weight * reconstruction,
         }
 
     @staticmethod

@@ -97,12 +97,22 @@ def _unserved(name: str, data: Prepared) -> list[InputError]:
     for protocol in spec(name).protocols:
         if set(reads(protocol)) <= set(data.digests):
             try:
+                _check_shapes(data, protocol)
                 arrangement = arrange(data, protocol, 0)
                 if protocol.name not in noted:
                     check_counts(protocol, arrangement, name)
             except InputError as error:
                 problems.append(error)
     return problems
+
+
+def _check_shapes(data: Prepared, protocol: Protocol) -> None:
+    """InputError where the arrays were made in another shape than the protocol's runs read: by another preset."""
+    for modality in protocol.modalities:
+        found = () if modality.layout == "text" else data.array(modality.array).shape[1:]
+        if modality.layout != "text" and found != modality.shape:
+            shapes = f"array {modality.array} holds {list(found)} a row, its runs read {list(modality.shape)}"
+            raise InputError(f"{data.name}: protocol {protocol.name}: {shapes}; to run it prepare the default preset")
 
 
 def check_counts(protocol: Protocol, arrangement: Arrangement, where: str) -> None:

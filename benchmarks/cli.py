@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     fetching.add_argument("benchmark", metavar="BENCHMARK|all")
     fetching.add_argument("--to", metavar="DIR", help="where the files go (default: $CLCR_CACHE/sources/BENCHMARK)")
     fetching.add_argument("--large", action="store_true", help="also large files without a published checksum")
+    fetching.add_argument("--sdk", action="store_true", help="CMU-MOSI and -MOSEI: let mmsdk download its sequences")
     fetching.add_argument("--dry-run", action="store_true", help="tell sources and steps, download nothing")
     preparing = command("prepare", _prepare, "published files -> prepared folder, checked against official counts")
     preparing.add_argument("benchmark", metavar="BENCHMARK|all")
@@ -196,13 +197,15 @@ def _fetch(args: argparse.Namespace, console: Console) -> int:
 
     sources = cache_folder() / "sources"
     to = Path(args.to) if args.to else sources if args.benchmark == "all" else sources / args.benchmark
-    return fetching.run(args.benchmark, to, console, args.large, args.dry_run)
+    return fetching.run(args.benchmark, to, console, fetching.How(args.large, args.sdk, args.dry_run))
 
 
 def _prepare(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks import BENCHMARKS, preparation
+    from benchmarks import BENCHMARKS, catalog, preparation
 
     wanted = list(BENCHMARKS) if args.benchmark == "all" else [args.benchmark]
+    for name in wanted:
+        catalog.task_module(name)
     if args.verify:
         return preparation.verify(wanted, cache_folder(), console)
     source = args.source or os.environ.get("CLCR_DATA")

@@ -99,15 +99,33 @@ def open_csd(path: Path) -> Sequences:
         raise InputError(f"{path}: truncated or no HDF5 file ({_line(error)}); fetch it again") from None
     try:
         root = next(iter(file), "")
+        _check_own(file, (root,) if root else (), path)
         group = file[root] if root else {}
+        _check_own(group, ("data", "metadata"), path)
         if "data" not in group:
             raise InputError(f"{path}: no <root>/data group, so it is no computational sequence; fetch it again")
+        _check_own(group["data"], group["data"], path)
+        _check_own(group.get("metadata"), group.get("metadata", ()), path)
+        for video in group["data"].values():
+            _check_own(video, ("intervals", "features"), path)
         return Sequences(path, root, tuple(group["data"]), _metadata(group), file)
-    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         file.close()
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged HDF5 file ({_line(error)}); fetch it again") from None
+
+
+def _check_own(group: Any, names: Iterable[str], path: Path) -> None:
+    """InputError where a member is a link or keeps its values elsewhere: such a file could read any other one."""
+    h5py = _h5py()
+    for name in names if isinstance(group, h5py.Group) else ():
+        link = group.get(name, getlink=True)
+        own = link is None or isinstance(link, h5py.HardLink)
+        found = group[name] if own and link is not None else None
+        if not own or (isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)):
+            where = f"{group.name.rstrip('/')}/{name}"
+            raise InputError(f"{path}: {where} points out of the data or out of the file; fetch it again")
 
 
 def _h5py() -> Any:

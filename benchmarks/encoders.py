@@ -3,13 +3,13 @@
 Padding cannot reach a real token: padded input is zeroed before every layer that mixes neighbours, and normalisation is
 per token. Only ResNet-18 normalises over the batch, as the published protocols do.
 
-Folded (``clcr.layers.fold``), all that is said to be (B, ...) has the seeds in front, (S, B, ...). Inside, the seeds
-lie beside the channels, (N, S * C, ...): the layout in which one grouped convolution serves them all.
+Folded (``clcr.layers.fold``), all that is said to be (B, ...) has the seeds in front, (S, B, ...).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -27,6 +27,7 @@ GRID = 2  # frames_conv gives GRID x GRID tokens a frame
 PATCH = 8  # pixels
 RESNET_STAGES = (64, 128, 256, 512)
 REDUCTION = 32  # of ResNet-18, per axis
+SEED_BY_SEED = ("cpu",)  # devices on which a folded convolution is faster as its parts
 
 
 def build_backbone(spec: ModalitySpec, encoder: EncoderConfig) -> tuple[nn.Module, Modality]:
@@ -72,64 +73,82 @@ def _halves(size: int, times: int) -> int:
     return size
 
 
-def _inward(x: Tensor, axes: int) -> Tensor:
-    """Samples of ``axes`` axes, channels first: (N, C, ...) as it is, (S, N, C, ...) to (N, S * C, ...)."""
-    return x if x.dim() == axes + 1 else x.transpose(0, 1).flatten(1, 2)
+def over_seeds(function: Callable[..., Tensor], x: Tensor, *tensors: Tensor | None) -> Tensor:
+    """``function(x, seeds, *tensors)`` for x (S, N, C, ...) and tensors (S, ...): (S, N, C', ...).
 
-
-def _outward(x: Tensor, lead: tuple[int, ...]) -> Tensor:
-    """Back again: (N, S * C, ...) to (S, N, C, ...) where ``lead`` is (S,), else as it is."""
-    return x.reshape(len(x), *lead, -1, *x.shape[2:]).transpose(0, 1) if lead else x
+    On a GPU one call serves all seeds: they lie beside the channels, (N, S * C, ...), and a layer of ``seeds`` groups
+    keeps them apart; between such layers the change of layout is a view. On a CPU, where a grouped convolution takes
+    twice the time of its parts, the function is called seed by seed, with ``seeds`` = 1.
+    """
+    if x.device.type in SEED_BY_SEED:
+        columns = [repeat(None, len(x)) if tensor is None else tensor for tensor in tensors]
+        own = zip(*columns, strict=True) if columns else repeat((), len(x))
+        return torch.stack([function(one, 1, *state) for one, state in zip(x, own, strict=True)])
+    flat = (None if tensor is None else tensor.flatten(0, 1) for tensor in tensors)
+    out = function(x.transpose(0, 1).flatten(1, 2), len(x), *flat)
+    return out.reshape(len(out), len(x), -1, *out.shape[2:]).transpose(0, 1)
 
 
 class Conv1d(nn.Conv1d):
-    """``nn.Conv1d``; folded, a weight (S, out, in, k) and input (N, S * in, T) to (N, S * out, T')."""
+    """``nn.Conv1d``; folded, a weight (S, out, in, k) and input (S, N, in, T)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """One grouped convolution for all seeds."""
+        """(..., N, in, T) to (..., N, out, T')."""
         if self.weight.dim() == 3:
             return super().forward(input)
-        bias = None if self.bias is None else self.bias.flatten()
-        stride, padding = self.stride, cast("tuple[int, ...]", self.padding)
-        return functional.conv1d(input, self.weight.flatten(0, 1), bias, stride, padding, 1, len(self.weight))
+        return over_seeds(self._convolve, input, self.weight, self.bias)
+
+    def _convolve(self, x: Tensor, seeds: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.conv1d(x, weight, bias, self.stride, cast("tuple[int]", self.padding), 1, seeds)
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d``; folded, a weight (S, out, in, k, k) and input (N, S * in, H, W) to (N, S * out, H', W')."""
+    """``nn.Conv2d``; folded, a weight (S, out, in, k, k) and input (S, N, in, H, W)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """One grouped convolution for all seeds."""
+        """(..., N, in, H, W) to (..., N, out, H', W')."""
         if self.weight.dim() == 4:
             return super().forward(input)
-        bias = None if self.bias is None else self.bias.flatten()
-        stride, padding = self.stride, cast("tuple[int, ...]", self.padding)
-        return functional.conv2d(input, self.weight.flatten(0, 1), bias, stride, padding, 1, len(self.weight))
+        return over_seeds(self._convolve, input, self.weight, self.bias)
+
+    def _convolve(self, x: Tensor, seeds: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.conv2d(x, weight, bias, self.stride, cast("tuple[int, int]", self.padding), 1, seeds)
 
 
 class GroupNorm(nn.GroupNorm):
-    """``nn.GroupNorm``; folded, a weight (S, C) and input (N, S * C, ...): groups of one seed's channels."""
+    """``nn.GroupNorm``; folded, a weight (S, C) and input (S, N, C, ...)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, S * C, ...) to the same."""
+        """(..., N, C, ...) to the same."""
         if self.weight.dim() == 1:
             return super().forward(input)
-        groups = self.num_groups * len(self.weight)
-        return functional.group_norm(input, groups, self.weight.flatten(), self.bias.flatten(), self.eps)
+        return over_seeds(self._normalise, input, self.weight, self.bias)
+
+    def _normalise(self, x: Tensor, seeds: int, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.group_norm(x, self.num_groups * seeds, weight, bias, self.eps)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d``; folded, weights and running statistics (S, C) and input (N, S * C, H, W)."""
+    """``nn.BatchNorm2d``; folded, weights and running statistics (S, C), which training updates in place, and input
+    (S, N, C, H, W)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, S * C, H, W) to the same; in training the running statistics of each seed are updated in place."""
+        """(..., N, C, H, W) to the same."""
         if self.weight.dim() == 1:
             return super().forward(input)
-        mean, variance = cast(Tensor, self.running_mean).view(-1), cast(Tensor, self.running_var).view(-1)
         if self.training:
             cast(Tensor, self.num_batches_tracked).add_(1)
-        weight, bias = self.weight.flatten(), self.bias.flatten()
+        return over_seeds(self._normalise, input, self.running_mean, self.running_var, self.weight, self.bias)
+
+    def _normalise(self, x: Tensor, _seeds: int, mean: Tensor, variance: Tensor, *affine: Tensor) -> Tensor:
+        weight, bias = affine
         momentum = cast(float, self.momentum)
-        return functional.batch_norm(input, mean, variance, weight, bias, self.training, momentum, self.eps)
+        return functional.batch_norm(x, mean, variance, weight, bias, self.training, momentum, self.eps)
+
+
+def _pooled(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+    """A pooling of pictures (N, C, H, W), or folded (S, N, C, H, W)."""
+    return pool(x) if x.dim() == 4 else over_seeds(lambda flat, _seeds: pool(flat), x)
 
 
 class SequenceConv(nn.Module):
@@ -143,10 +162,8 @@ class SequenceConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """A token is real where the frame under its centre is."""
-        lead = tuple(x.shape[:-3])
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = (x * mask.unsqueeze(-1)).mT
-            x = norm(_outward(functional.gelu(convolution(_inward(x, 2))), lead).mT)
+            x = norm(functional.gelu(convolution((x * mask.unsqueeze(-1)).mT)).mT)
             mask = mask[..., ::2]
         return x, mask
 
@@ -169,7 +186,7 @@ class ImageConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """``mask`` (B, 1) says whether there is an image; so do all its tokens."""
-        tokens = _outward(self.network(_inward(x, 3)), tuple(x.shape[:-4])).flatten(-2).mT
+        tokens = self.network(x).flatten(-2).mT
         return tokens, mask[..., :1].expand(*mask.shape[:-1], tokens.shape[-2])
 
 
@@ -189,8 +206,8 @@ class FramesConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """A token is real where its frame is."""
-        cells = functional.adaptive_avg_pool2d(self.network(_inward(x.flatten(-5, -4), 3)), GRID)
-        tokens = _outward(cells, tuple(x.shape[:-5])).flatten(-2).mT
+        cells = _pooled(self.network(x.flatten(-5, -4)), lambda y: functional.adaptive_avg_pool2d(y, GRID))
+        tokens = cells.flatten(-2).mT
         return tokens.reshape(*x.shape[:-4], -1, tokens.shape[-1]), mask.repeat_interleave(GRID * GRID, dim=-1)
 
 
@@ -208,7 +225,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else projection
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H / stride, W / stride)."""
+        """(..., N, C, H, W) to (..., N, C', H / stride, W / stride)."""
         y = functional.relu(self.first_norm(self.first(x)))
         return functional.relu(self.second_norm(self.second(y)) + self.shortcut(x))
 
@@ -237,11 +254,11 @@ class ResNet18(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to their maps (N, 512, ceil(H / 32), ceil(W / 32)); folded, (S, N, C, H, W) likewise."""
-        lead = tuple(x.shape[:-4])
-        x = functional.max_pool2d(functional.relu(self.stem_norm(self.stem(_inward(x, 3)))), 3, 2, 1)
+        x = functional.relu(self.stem_norm(self.stem(x)))
+        x = _pooled(x, lambda y: functional.max_pool2d(y, 3, 2, 1))
         for stage in self.stages:
             x = stage(x)
-        return _outward(x, lead)
+        return x
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, T', width) and their mask; padded frames are read as zeros."""
@@ -250,7 +267,7 @@ class ResNet18(nn.Module):
             return self.projection(grid.mean(-2).mT), mask[..., ::REDUCTION]
         if self.over == "frames":
             grid = self.features((x * mask[..., None, None, None]).flatten(-5, -4))
-            return self.projection(grid.mean((-2, -1)).view(*mask.shape, -1)), mask
+            return self.projection(grid.mean((-2, -1)).reshape(*mask.shape, -1)), mask
         tokens = self.features(x).flatten(-2).mT
         return self.projection(tokens), mask[..., :1].expand(*mask.shape[:-1], tokens.shape[-2])
 

@@ -13,6 +13,6 @@ class InputError(Exception):
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> InputError:
     """The error for a name that is not in a table, with the nearest name that is."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return InputError(f"{where + ': ' if where else ''}unknown {what} {name!r}; {hint}")

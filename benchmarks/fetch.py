@@ -18,11 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from benchmarks import sdk
 from benchmarks.errors import InputError, unknown
 from benchmarks.sources import SOURCES, File, Sources
 from benchmarks.unpack import unpack
@@ -94,13 +95,54 @@ def fetch(name: str, folder: Path, large: bool, policy: Policy, tell: Tell) -> l
     return ended
 
 
-def planned(name: str, folder: Path) -> list[Fetched]:
-    """What ``fetch`` would find and do, without a connection: "kept" or "missing"."""
+def through_sdk(name: str) -> Sources:
+    """The sources of a benchmark with its sequences where mmsdk will put them. InputError where it has none."""
+    found = sources(name)
+    if not any(_of_sdk(file) for file in found.files):
+        known = [each for each, other in SOURCES.items() if any(_of_sdk(file) for file in other.files)]
+        raise InputError(f"--sdk: {name} has no computational sequences, only {' and '.join(known)} have; leave it out")
+    files = (replace(file, path=f"{sdk.FOLDER}/{file.path}") if _of_sdk(file) else file for file in found.files)
+    return replace(found, files=tuple(files))
+
+
+def _of_sdk(file: File) -> bool:
+    return file.path.endswith(".csd")
+
+
+def fetch_through_sdk(name: str, folder: Path, policy: Policy, tell: Tell) -> list[Fetched]:
+    """The same with the computational sequences downloaded by mmsdk itself, into ``folder``/mmsdk, which ``clcr
+    prepare`` lets mmsdk align."""
+    found = through_sdk(name)
     ended = []
-    for file in sources(name).files:
-        there = (Path(folder) / file.path).is_file()
-        ended.append(Fetched(file.path, "kept" if there else "missing", file.size, file.sha256))
+    for file in found.files:
+        if _of_sdk(file) and not (Path(folder) / file.path).is_file():
+            tell(Progress(file.path, 0, None, "mmsdk downloads it, which may take long and tells nothing meanwhile"))
+        ended.append(_sdk_end(name, file, folder) if _of_sdk(file) else _end(file, Path(folder), policy, tell))
     return ended
+
+
+def _sdk_end(name: str, file: File, folder: Path) -> Fetched:
+    target = Path(folder) / file.path
+    try:
+        state = "fetched" if sdk.download(name, target.parent, target.name) else "kept"
+    except InputError as error:
+        return Fetched(file.path, "failed", error=str(error))
+    with target.open("rb") as stored:
+        return Fetched(file.path, state, target.stat().st_size, hashlib.file_digest(stored, "sha256").hexdigest())
+
+
+def planned(found: Sources, folder: Path) -> list[Fetched]:
+    """What ``fetch`` would find and do, without a connection: "kept", "missing", or "failed" for another file."""
+    return [_planned(file, Path(folder) / file.path) for file in found.files]
+
+
+def _planned(file: File, target: Path) -> Fetched:
+    if not target.exists():
+        return Fetched(file.path, "missing", file.size, file.sha256)
+    try:
+        return _kept(file, target) if file.sha256 else Fetched(file.path, "kept", target.stat().st_size)
+    except InputError as error:
+        return Fetched(file.path, "failed", file.size, file.sha256, str(error))
 
 
 def _skip(file: File) -> Fetched:

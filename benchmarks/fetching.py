@@ -5,45 +5,69 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fetch
+from benchmarks import fetch, sdk
 from benchmarks.console import Console, duration
 from benchmarks.errors import InputError
 from benchmarks.fetch import Fetched, Policy, Progress
-from benchmarks.sources import SOURCES, ByHand
+from benchmarks.sources import SOURCES, ByHand, Sources
 
 _EVERY_S = 2.0
 
 
-def run(name: str, to: Path, console: Console, large: bool = False, dry: bool = False) -> int:
-    """Fetch a benchmark, or "all" of them into a folder each; 1 where a file could not be had. ``dry``: tell alone."""
+@dataclass(frozen=True)
+class How:
+    """large: also large files without a published checksum. sdk: the sequences by mmsdk itself. dry: tell alone."""
+
+    large: bool = False
+    sdk: bool = False
+    dry: bool = False
+
+
+def run(name: str, to: Path, console: Console, how: How = How()) -> int:
+    """Fetch a benchmark, or "all" of them into a folder each; 1 where a file could not be had."""
     names = list(SOURCES) if name == "all" else [name]
     told: list[dict[str, Any]] = []
     for each in names:
-        fetch.sources(each)
-        folder = _writable(to / each if name == "all" else to)
-        watch = _Watch(each, console)
-        ended = fetch.planned(each, folder) if dry else fetch.fetch(each, folder, large, Policy(), watch)
-        told.append(_row(each, folder, ended))
+        found = fetch.through_sdk(each) if how.sdk else fetch.sources(each)
+        if how.sdk and not how.dry:
+            sdk.library()  # the recipe is told before anything is made
+        folder = _writable(to / each if name == "all" else to, how.dry)
+        ended = fetch.planned(found, folder) if how.dry else _fetched(each, folder, how, _Watch(each, console))
+        told.append(_row(each, found, folder, ended))
         _show(told[-1], console)
     console.data({"benchmarks": told})
+    for file in (file for row in told for file in row["files"] if file["state"] == "failed" and "url" not in file):
+        raise InputError(file["error"])  # not a transfer that failed, but an archive that was put there
     return int(any(file["state"] == "failed" for row in told for file in row["files"]))
 
 
-def _writable(folder: Path) -> Path:
+def _fetched(name: str, folder: Path, how: How, watch: _Watch) -> list[Fetched]:
+    if how.sdk:
+        return fetch.fetch_through_sdk(name, folder, Policy(), watch)
+    return fetch.fetch(name, folder, how.large, Policy(), watch)
+
+
+def _writable(folder: Path, dry: bool) -> Path:
     data = os.environ.get("CLCR_DATA")
     if data and folder.resolve().is_relative_to(Path(data).resolve()):
-        raise InputError(f"--to {folder}: lies in CLCR_DATA, which is only read; choose another folder")
+        raise InputError(
+            f"--to {folder}: lies in CLCR_DATA, which is only read; choose another folder, for --source of prepare"
+        )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--to {folder}: not a folder; choose another one")
+    try:
+        if not dry:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--to {folder}: cannot be made ({error.strerror}); choose another folder") from None
     return folder
 
 
-def _row(name: str, folder: Path, ended: Sequence[Fetched]) -> dict[str, Any]:
-    found = fetch.sources(name)
+def _row(name: str, found: Sources, folder: Path, ended: Sequence[Fetched]) -> dict[str, Any]:
     known = {file.path: asdict(file) for file in found.files}
     files = [{**known.get(end.path, {}), **asdict(end)} for end in ended]
     by_hand = [{**asdict(part), "found": _count(folder, part.pattern)} for part in found.by_hand]

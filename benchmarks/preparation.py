@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,9 +30,12 @@ def options(workers: int | None, preset: str | None, max_loss: float | None, tel
 
 
 def _each(
-    wanted: Sequence[str], act: Callable[[str], dict[str, Any]], console: Console
+    wanted: Sequence[str], source: Path, act: Callable[[str], dict[str, Any]], console: Console
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Results and refusals; with one benchmark a refusal is the command's error."""
+    """Results and refusals; with one benchmark, and where all are refused, that is the command's error."""
+    if not source.is_dir():
+        what = "not a folder" if source.exists() else "no such folder"
+        raise InputError(f"{source}: {what}; set CLCR_DATA or pass --source to the folder of published files")
     done: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     for name in wanted:
@@ -42,6 +46,8 @@ def _each(
                 raise
             refused.append({"benchmark": name, "error": str(error)})
             console.note(f"{name}: not prepared: {error}")
+    if not done:
+        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
     return done, refused
 
 
@@ -49,7 +55,10 @@ def prepare(wanted: Sequence[str], source: Path, cache: Path, chosen: Options, c
     """Prepare benchmarks from the files below ``source``; returns the exit code."""
 
     def act(name: str) -> dict[str, Any]:
-        folder = catalog.prepare(name, source, cache, chosen)
+        try:
+            folder = catalog.prepare(name, source, cache, chosen)
+        except OSError as error:
+            raise _unusable(error, source, cache) from None
         data, made = prepared.load(folder), prepared.parameters(folder)
         rows = len(next(iter(data.samples.values())))
         shapes = {array: list(values.shape) for array, values in data.arrays.items()}
@@ -58,11 +67,19 @@ def prepare(wanted: Sequence[str], source: Path, cache: Path, chosen: Options, c
         told: dict[str, Any] = {key: made[key] for key in ("counts", "dropped", "remarks") if key in made}
         return {"benchmark": name, "samples": rows, "arrays": shapes, **told}
 
-    done, refused = _each(wanted, act, console)
+    done, refused = _each(wanted, source, act, console)
     console.data({"prepared": done, "refused": refused})
-    if not done:
-        raise InputError(f"{source}: holds none of the benchmarks' files; see the lines above")
     return 0
+
+
+def _unusable(error: OSError, source: Path, cache: Path) -> InputError:
+    """What the disk said, with the place: files are read below the source and written below the cache."""
+    place, reason = error.filename or cache, " ".join(str(error.strerror or error).split())
+    if Path(place).absolute().is_relative_to(source.absolute()):
+        return InputError(f"{place}: cannot be read ({reason}); repair it or its permissions")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):  # None: numpy, whose file ended early
+        return InputError(f"{cache}: no space left ({reason}); make room or set CLCR_CACHE to a larger disk")
+    return InputError(f"{place}: cannot be written ({reason}); set CLCR_CACHE to a folder that can")
 
 
 def _tell_made(name: str, made: dict[str, Any], console: Console) -> None:
@@ -94,13 +111,21 @@ def dry_run(wanted: Sequence[str], source: Path, chosen: Options, console: Conso
         job = catalog.job_of(name, source, chosen.preset)
         return _surveyed(job, console) if job is not None else _tried(name, source, chosen, console)
 
-    done, refused = _each(wanted, act, console)
+    done, refused = _each(wanted, source, act, console)
     console.data({"found": done, "refused": refused})
     return 0
 
 
 def _tried(name: str, source: Path, chosen: Options, console: Console) -> dict[str, Any]:
-    """Published files are small: prepare them into a folder that is thrown away."""
+    """What the benchmark's own survey finds; published files without one are small: they are prepared into a folder
+    that is thrown away."""
+    survey = getattr(catalog.task_module(name), "survey", None)
+    made = survey(source) if survey is not None else None
+    if made is not None:
+        console.say(f"{name}: {made['samples']} samples, {len(made['dropped'])} lost; nothing was written")
+        _tell_made(name, made, console)
+        told = {key: made[key] for key in ("road", "samples", "counts", "dropped")}
+        return {"benchmark": name, **told, "missing": len(made["dropped"])}
     with tempfile.TemporaryDirectory() as folder:
         data = prepared.load(catalog.prepare(name, source, Path(folder), replace(chosen, tell=console.note)))
         rows = len(next(iter(data.samples.values())))
@@ -131,6 +156,8 @@ def verify(wanted: Sequence[str], cache: Path, console: Console) -> int:
     folders = {name: catalog.prepared_folder(cache, name) for name in wanted}
     if len(wanted) > 1:
         folders = {name: folder for name, folder in folders.items() if (folder / prepared.MANIFEST).is_file()}
+    if not folders:
+        raise InputError(f"{cache}: nothing is prepared there; run `clcr prepare BENCHMARK --source DIR`")
     good: dict[str, str] = {}
     bad: dict[str, str] = {}
     for name, folder in folders.items():

@@ -3,7 +3,8 @@
 Nothing named in the file is ever looked up or called. The few names that numpy itself writes are answered with makers
 of our own, which only note what they were given; arrays are then made from dtype, shape and bytes that were checked
 against each other. So neither ``os.system`` nor a forged dtype, nor a false length, does more than raise an InputError.
-Protocols 0 to 5, and Python 2's strings as latin-1.
+Protocols 0 to 5, and Python 2's strings as latin-1. The bytes of large arrays stay in the file and are mapped: what
+nobody looks at is never read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.errors import InputError
 DEPTH = 32
 _PLAIN_KINDS = "biufcSU"
 _ORDERS = "<>=|"
+MAPPED = 1 << 20  # bytes from which on they stay in the file
 
 
 class _Refused(Exception):
@@ -41,6 +43,29 @@ class _Maker:
 
     def __setstate__(self, _: Any) -> Never:
         raise _Refused("it changes a function")
+
+
+class _Span:
+    """Bytes that were left in the file; ``make`` turns them into what the pickle says they are."""
+
+    __slots__ = ("file", "make", "size", "start")
+
+    def __init__(self, file: io.BufferedReader, size: int, make: Callable[[bytes], Any]) -> None:
+        self.file, self.start, self.size, self.make = file, file.tell(), size, make
+
+    def __setstate__(self, _: Any) -> Never:
+        raise _Refused("it changes bytes")
+
+    def real(self) -> Any:
+        """The bytes themselves."""
+        self.file.seek(self.start)
+        return self.make(self.file.read(self.size))
+
+    def values(self, dtype: np.dtype[Any]) -> np.ndarray:
+        """The bytes as whole values, mapped and read-only."""
+        shape = (self.size // dtype.itemsize,)
+        mapped = np.memmap(self.file, dtype, "r", self.start, shape)
+        return np.asarray(mapped)
 
 
 class _Dtype:
@@ -112,15 +137,16 @@ def _objects(data: Any, resolve: Callable[[Any], Any]) -> np.ndarray:
 
 def _values(data: Any, dtype: np.dtype[Any]) -> np.ndarray:
     body = _bytes(data)
-    if dtype.itemsize == 0 or len(body) % dtype.itemsize:
-        raise _Refused(f"{len(body)} bytes are not whole values of dtype {dtype}")
-    return np.frombuffer(body, dtype)
+    size = body.size if isinstance(body, _Span) else len(body)
+    if dtype.itemsize == 0 or size % dtype.itemsize:
+        raise _Refused(f"{size} bytes are not whole values of dtype {dtype}")
+    return body.values(dtype) if isinstance(body, _Span) else np.frombuffer(body, dtype)
 
 
-def _bytes(data: Any) -> bytes | bytearray:
+def _bytes(data: Any) -> bytes | bytearray | _Span:
     if isinstance(data, str):  # Python 2 wrote the buffer as a string
         return data.encode("latin-1")
-    if isinstance(data, bytes | bytearray):
+    if isinstance(data, bytes | bytearray | _Span):
         return data
     raise _Refused("an array comes without its bytes")
 
@@ -138,8 +164,7 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
     real = dtype.real() if isinstance(dtype, _Dtype) else None
     if real is None:
         raise _Refused("a number comes without a plain dtype")
-    values = _values(data, real)
-    if values.size != 1:
+    if isinstance(data, _Span) or (values := _values(data, real)).size != 1:
         raise _Refused("a number comes with the wrong number of bytes")
     return values[0]
 
@@ -157,7 +182,7 @@ def _encoded(text: Any, encoding: Any = "latin-1") -> bytes:
     return text.encode("latin-1")
 
 
-def _bytes_of(data: Any = b"", *_: Any) -> bytes | bytearray:
+def _bytes_of(data: Any = b"", *_: Any) -> bytes | bytearray | _Span:
     return b"" if data == [] else _bytes(data)  # never bytes(n), which would ask for n bytes of memory
 
 
@@ -194,17 +219,49 @@ class _Reader(pickle._Unpickler):
 
     read: Callable[[int], bytes]  # set by the library while it loads
     append: Callable[[Any], None]
+    _unframer: Any
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: _Bounded) -> None:
         super().__init__(file, encoding="latin-1")
-        self._known = _makers()
+        self._known, self._file = _makers(), file
+
+    def _append_bytes(self, size: int, make: Callable[[bytes], Any]) -> None:
+        """Many bytes stay in the file, unless they came with a frame."""
+        frame = self._unframer.current_frame
+        if size < MAPPED or (frame is not None and frame.tell() < len(frame.getbuffer())):
+            self.append(make(self.read(size)))
+            return
+        if size > self._file.size - self._file.tell():
+            raise EOFError("the file ends early")
+        self.append(_Span(self._file, size, make))
+        self._file.seek(size, io.SEEK_CUR)
+
+    def load_binstring(self) -> None:
+        """A string of Python 2."""
+        (size,) = struct.unpack("<i", self.read(4))
+        if size < 0:
+            raise _Refused("it holds a string of negative length")
+        self._append_bytes(size, lambda body: body.decode("latin-1"))
+
+    def load_binbytes(self) -> None:
+        """Bytes, up to 4 GiB."""
+        self._append_bytes(struct.unpack("<I", self.read(4))[0], bytes)
+
+    def load_binbytes8(self) -> None:
+        """Bytes of any length."""
+        self._append_bytes(struct.unpack("<Q", self.read(8))[0], bytes)
 
     def load_bytearray8(self) -> None:
         """The library's own asks for memory before it looks whether the file has that much."""
-        (size,) = struct.unpack("<Q", self.read(8))
-        self.append(bytearray(self.read(size)))
+        self._append_bytes(struct.unpack("<Q", self.read(8))[0], bytearray)
 
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BINSTRING[0]: load_binstring,
+        pickle.BINBYTES[0]: load_binbytes,
+        pickle.BINBYTES8[0]: load_binbytes8,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         maker = self._known.get((module, name))
@@ -220,15 +277,14 @@ class _Reader(pickle._Unpickler):
 
 
 def read(path: Path) -> Any:
-    """The dictionaries, lists, tuples, sets, strings, numbers and arrays of a pickle.
+    """The dictionaries, lists, tuples, sets, strings, numbers and arrays of a pickle; arrays are read-only.
 
     InputError in one line, with the forbidden name where there is one; nothing from the file is executed.
     """
     path = Path(path)
     try:
         with _Bounded(path) as file:
-            noted = _Reader(file).load()
-        return _Resolver().resolve(noted, 0)
+            return _Resolver().resolve(_Reader(file).load(), 0)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; put the published file there") from None
     except _Refused as error:
@@ -250,7 +306,7 @@ class _Resolver:
         self._kept: list[Any] = []  # so that no id is used twice
 
     def resolve(self, value: Any, depth: int) -> Any:
-        if not isinstance(value, dict | list | tuple | set | frozenset | _Array | _Dtype | _Maker):
+        if not isinstance(value, dict | list | tuple | set | frozenset | _Array | _Span | _Dtype | _Maker):
             return value
         if depth > DEPTH:
             raise _Refused(f"it is nested more than {DEPTH} deep")
@@ -269,6 +325,8 @@ class _Resolver:
             return tuple(self.resolve(item, depth) for item in value)
         if isinstance(value, _Array):
             return value.real(lambda element: self.resolve(element, depth))
+        if isinstance(value, _Span):
+            return value.real()
         if isinstance(value, set | frozenset) and all(isinstance(item, str | bytes | int | float) for item in value):
             return value
         raise _Refused("it holds a dtype or a function where data should be")

@@ -9,21 +9,26 @@ mmsdk is on no index. Its setup.py needs pkg_resources, which setuptools 81 drop
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import io
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.csd import Entry, Parts
+from benchmarks.csd import Entry, Parts, open_csd
 from benchmarks.errors import InputError
 
 RECIPE = (
     'pip install "setuptools<81" wheel requests && pip install --no-build-isolation '
     "git+https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK"
 )
+
+
+FOLDER = "mmsdk"  # below a source: what mmsdk downloads, and aligns itself
 
 
 def library() -> Any:
@@ -35,34 +40,60 @@ def library() -> Any:
         raise InputError(f"mmsdk: {error}; install it: {RECIPE}") from None
 
 
-def download(corpus: str, folder: Path, wanted: tuple[str, ...]) -> list[Path]:
-    """Let mmsdk download its sequences of "cmu_mosi" or "cmu_mosei" whose file names are wanted into a folder.
+def download(corpus: str, folder: Path, wanted: str) -> bool:
+    """Let mmsdk download one of its sequences of "cmu_mosi" or "cmu_mosei", by file name, into a folder.
 
-    What is already there stays. A download that ends early is removed. InputError where mmsdk is absent or fails.
+    False where it is there already. The name appears when the file is whole and opens as a computational sequence; else
+    nothing stays. InputError where mmsdk is absent, does not know the name or fails, or another process is at it.
     """
     tables = getattr(library(), corpus, None)
     if tables is None:
         raise InputError(f"mmsdk: knows no {corpus}; install the version of the recipe: {RECIPE}")
-    known = {
-        url.rsplit("/", 1)[-1]: url for part in (tables.raw, tables.highlevel, tables.labels) for url in part.values()
-    }
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return [_download(known, name, Path(folder)) for name in wanted if name in known]
+    parts = (tables.raw, tables.highlevel, tables.labels)
+    known = {url.rsplit("/", 1)[-1]: url for part in parts for url in part.values()}
+    if wanted not in known:
+        raise InputError(f"mmsdk: {corpus}: knows no {wanted}; install the version of the recipe: {RECIPE}")
+    path = Path(folder).resolve() / wanted  # mmsdk needs a path with a folder in it
+    if path.is_file():
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.parent):
+            _download(known[wanted], path)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({why}); make room or choose another folder with --to") from None
+    return True
 
 
-def _download(known: Mapping[str, str], name: str, folder: Path) -> Path:
-    path, partial = folder / name, folder / f".{name}.part"
-    if not path.exists():
-        fetch = importlib.import_module("mmsdk.mmdatasdk.computational_sequence.download_ops").read_URL
-        try:
-            with _silent():
-                fetch(known[name], str(partial))
-        except (Exception, SystemExit) as error:  # mmsdk raises RuntimeError, requests and OS errors
-            partial.unlink(missing_ok=True)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"mmsdk: {known[name]}: {reason}; get the file by hand and put it into {folder}") from None
-        partial.rename(path)
-    return path
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes: two that wrote the same hidden file would publish each other's half."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is fetching into it; wait for that one to end") from None
+    finally:
+        os.close(handle)
+
+
+def _download(url: str, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.unlink(missing_ok=True)  # what a killed process left; mmsdk refuses to write over a file
+    fetch = importlib.import_module("mmsdk.mmdatasdk.computational_sequence.download_ops").read_URL
+    try:
+        with _silent():
+            fetch(url, str(partial))
+        with open_csd(partial):
+            pass
+        os.replace(partial, path)
+    except (Exception, SystemExit) as error:  # mmsdk raises RuntimeError, requests and OS errors
+        reason = " ".join(str(error).split()).replace(str(partial), path.name) or type(error).__name__
+        raise InputError(f"mmsdk: {url}: {reason}; get the file by hand and put it into {path.parent}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def aligned(paths: Mapping[str, Path]) -> dict[str, dict[str, Parts]]:

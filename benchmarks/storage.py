@@ -83,7 +83,7 @@ class Source:
             zero = -self.dequantise[1] / self.dequantise[0] if self.spec.flow else None
             x = augment.apply(x, samples.to(self.device), zero)
         x = self._real(x)
-        return (x if lengths is None else x * self.spread(mask)), mask
+        return (x if lengths is None else x.mul_(self.spread(mask))), mask
 
     def spread(self, mask: Tensor) -> Tensor:
         """The mask, shaped to broadcast over the backbone's input."""
@@ -124,12 +124,13 @@ class Source:
         return stored.movedim(-1, -3).contiguous() if self.feature_axis == -3 else stored
 
     def _real(self, stored: Tensor) -> Tensor:
-        """Stored values as float32, dequantised, and standardised where that has been fitted."""
+        """Gathered values as float32, dequantised, and standardised where that has been fitted. They are a batch's own
+        and changed in place: on a CPU, fresh memory costs more than the arithmetic."""
         x = stored.to(torch.float32)
         if self.affine is not None:
-            return torch.addcmul(self.affine.shift, x, self.affine.scale).clamp_(-CLIP, CLIP)
+            return torch.addcmul(self.affine.shift, x, self.affine.scale, out=x).clamp_(-CLIP, CLIP)
         scale, offset = self.dequantise
-        return x if self.dequantise == (1.0, 0.0) else x * scale + offset
+        return x if self.dequantise == (1.0, 0.0) else x.mul_(scale).add_(offset)
 
 
 def stored(

@@ -23,6 +23,10 @@ from benchmarks.errors import InputError
 _BAD = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
 
 
+MOST_RATIO = 100  # videos and sound hardly shrink: what grows more than this was made to fill a disk
+_SMALL = 1 << 20
+
+
 @dataclass(frozen=True)
 class _Member:
     name: str
@@ -88,7 +92,9 @@ def _check(archive: Path, members: Sequence[_Member], free: int) -> None:
         if member.kind == "file" and path in seen:
             raise _refused(archive, member, "a name that stands twice")
         seen.add(path)
-    total = sum(member.size for member in members)
+    total, packed = sum(member.size for member in members), archive.stat().st_size
+    if total > max(MOST_RATIO * packed, _SMALL):
+        raise InputError(f"{archive}: {packed} bytes unpack to {total}, no media do; get the owner's archive")
     if total > free:
         raise InputError(f"{archive}: unpacks to {total} bytes, {free} are free; make room or get another archive")
 

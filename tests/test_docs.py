@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import BENCHMARKS, catalog, cli
 from benchmarks.cli import main
+from benchmarks.errors import InputError
+from benchmarks.runner import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "REPRODUCE.md", "CONTRIBUTING.md")
+GUIDES = ("docs/data.md",)  # for people with data: their lines are parsed, and cannot be planned without it
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, names: tuple[str, ...] = DOCUMENTS) -> list[str]:
     return [
         block
-        for name in DOCUMENTS
+        for name in names
         for block in re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     ]
 
@@ -29,8 +34,8 @@ def test_python_blocks_run(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def commands(program: str) -> list[str]:
-    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+def commands(program: str, names: tuple[str, ...] = DOCUMENTS) -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("sh", names) for line in block.splitlines()]
     return sorted({line for line in lines if re.search(rf"(^|/| ){program} ", line + " ")})
 
 
@@ -47,6 +52,61 @@ def test_clcr_lines_name_what_exists(line: str, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit) as done:
             main([words[0], "--help"])
         assert done.value.code == 0
+
+
+def parsed(line: str) -> None:
+    """Raise InputError where a command, an option or a name of the line does not exist."""
+    args = cli._parser().parse_args(shlex.split(line[line.index("clcr ") :])[1:])
+    names = vars(args)
+    found = [name for name in (names.get("benchmark") or "all").split(",") if name != "all"]
+    for name in found:
+        described = catalog.spec(name)
+        if names.get("protocol"):
+            described.protocol(names["protocol"])
+        if names.get("preset") and names["preset"] not in catalog.task_module(name).PRESETS:  # type: ignore[attr-defined]
+            raise InputError(f"unknown preset {names['preset']}")
+    if names.get("profile"):
+        selection = cli._selection(args)
+        plan.check_names(selection)
+
+
+@pytest.mark.parametrize("line", sorted({*commands("clcr"), *commands("clcr", GUIDES)}))
+def test_clcr_lines_are_what_the_parser_takes(line: str) -> None:
+    parsed(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("clcr fetch ave --too DIR", "clcr fetsh ave", "clcr prepare eva --source DIR", "clcr prepare --source DIR"),
+        *("clcr prepare ave --preset prm", "clcr run --benchmark ave --protocol papre", "clcr run --profile papre"),
+        *("clcr run --profile paper --method clrc", "clcr report --profile paper --variant fool", "clcr list --all"),
+    ],
+)
+def test_a_line_with_what_does_not_exist_would_be_seen(line: str) -> None:
+    with pytest.raises(InputError):
+        parsed(line)
+
+
+def test_the_guide_to_data_leads_through_all_six_benchmarks() -> None:
+    lines = commands("clcr", GUIDES)
+    for name in [name for name in BENCHMARKS if catalog.spec(name).twin_protocol is not None]:
+        for start in (f"fetch {name} --to", f"prepare {name} --source", f"prepare {name} --verify"):
+            assert any(f"clcr {start}" in line for line in lines), start
+        for command in ("plan", "run", "report"):
+            wanted = f"clcr {command} --benchmark {name} "
+            assert any(line.startswith(wanted) and "--profile paper" in line for line in lines), wanted
+
+
+def test_the_counts_and_presets_in_the_guide_are_those_of_the_specs() -> None:
+    text = (ROOT / GUIDES[0]).read_text(encoding="utf-8")
+    for name in [name for name in BENCHMARKS if catalog.spec(name).twin_protocol is not None]:
+        for protocol in catalog.spec(name).protocols:
+            if protocol.name not in ("subset3", "transcripts", "utterance"):  # open sets, in REPRODUCE.md
+                assert all(f"{count:,}" in text for count in protocol.counts.values()), (name, protocol.name)
+                assert f"`{protocol.name}`" in text or f"`{protocol.name.split('_')[0]}_*`" in text
+        for preset in getattr(catalog.task_module(name), "PRESETS", ()):
+            assert f"`{preset}`" in text, (name, preset)
 
 
 @pytest.mark.parametrize("line", commands("make"))
@@ -67,6 +127,6 @@ def test_result_tables_in_the_documents_are_the_generated_ones(name: str) -> Non
 
 
 def test_documents_link_to_files_that_exist() -> None:
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, *GUIDES):
         for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
             assert (ROOT / target).exists(), f"{name}: {target}"

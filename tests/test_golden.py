@@ -22,7 +22,8 @@ GOLDEN = ("late_fusion", "clcr")
 
 def run(key: RunKey, folder: Path, *overrides: str) -> RunRecord:
     options = Options(folder, folder / "cache", overrides=overrides)
-    return execute(key, options, folder / "run", lambda progress: None)
+    (record,) = execute([key], options, [folder / "run"], lambda progress: None)
+    return record
 
 
 def sweep() -> list[RunKey]:

@@ -19,12 +19,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("clcr", "baselines", "benchmarks", "pyproject.toml")
 
-# Measured: two processes of one thread beat one process of two, and spinning OpenMP threads slow each other down.
+# Measured: two processes of one thread beat one process of two, and spinning OpenMP threads slow each other down. glibc
+# gives every large tensor back to the kernel and asks for it again at the next step, which costs up to half the time.
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",

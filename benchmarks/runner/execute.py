@@ -24,6 +24,7 @@ import torch
 from baselines import MethodRow
 from benchmarks import catalog
 from benchmarks.archive import predictions_digest, write_bytes, write_npz
+from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
 from benchmarks.errors import InputError
 from benchmarks.language import model_digest
@@ -140,6 +141,10 @@ def what(run: Setting) -> dict[str, Any]:
         described["encoders_digest"] = source_digest("benchmarks.encoders")
     if run.config.language is not None:  # the same model has the same digest, by whatever name or folder it is read
         described["language_digest"] = model_digest(run.config.language.model)
+    if not run.config.fitted and run.config.encoder.checkpoint:
+        described["checkpoint_digest"] = checkpoint_digest(run.config.encoder.checkpoint)
+    if not run.config.fitted and run.config.encoder.augment != "none":
+        described["augment_digest"] = source_digest("benchmarks.augment")
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 
@@ -168,8 +173,21 @@ def execute(
 ) -> list[RunRecord]:
     """Train and score the runs of a group; predictions.npz, curves.jsonl and log.txt are in each run's folder then.
 
+    A group that does not fit into the device's memory is trained in halves.
+
     Raises InputError for bad input. Everything else that goes wrong is told by the records (status "failed").
     """
+    try:
+        return _execute(keys, options, folders, report)
+    except torch.OutOfMemoryError:  # raised for several only
+        half = len(keys) // 2
+        parts = slice(0, half), slice(half, len(keys))
+        return [record for part in parts for record in execute(keys[part], options, folders[part], report)]
+
+
+def _execute(
+    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
+) -> list[RunRecord]:
     runs = [setting(key, options) for key in keys]
     described = [what(run) for run in runs]
     device = environment.pick_device(options.device)
@@ -186,6 +204,8 @@ def execute(
         except InputError:
             raise
         except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and len(keys) > 1:
+                raise
             for log in logs:
                 log.write(traceback.format_exc())
             results = [error] * len(runs)
@@ -244,7 +264,9 @@ def _tell(report: Callable[[Progress], None], place: Progress, epoch: int) -> No
 def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, log: TextIO) -> dict[str, Any]:
     """Write what a run left; the fields of its record that tell how it ended."""
     parts = {"status": "failed", "error": " ".join(f"{type(results).__name__}: {results}".split())}
-    if not isinstance(results, Exception):
+    if isinstance(results, Exception):
+        log.write(f"{parts['error']}\n")
+    else:
         try:
             parts = _write(run, results, folder)
         except Exception as error:
@@ -297,7 +319,7 @@ def _train(
     methods = [_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)]
     n_parameters = sum(p.numel() for p in methods[0].parameters() if p.requires_grad)
     group = Group(methods, data)
-    outcomes = train(group, config.training, runs[0].goal, seeds, report)
+    outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment)
     evaluations = {split: group.evaluate(split) for split in splits}
     time_s = (time.perf_counter() - began) / len(runs)
     results: list[FoldResult | Exception] = []

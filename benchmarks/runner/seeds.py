@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-PURPOSES = ("init", "order", "dropout", "noise")
+PURPOSES = ("init", "order", "dropout", "noise", "augment")
 
 
 def stream(purpose: str, *identity: str | int) -> int:
@@ -24,13 +24,14 @@ class Streams:
     """The seeds of one fold of one run.
 
     init: parameters. order: the order of the training samples. dropout: everything random in the forward pass.
-    noise: the generator that ``adjust_gradients`` receives.
+    noise: what ``adjust_gradients`` receives. augment: crops and flips of training pictures.
     """
 
     init: int
     order: int
     dropout: int
     noise: int
+    augment: int
 
 
 def streams(benchmark: str, protocol: str, seed: int, fold: int) -> Streams:

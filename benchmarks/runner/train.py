@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.augment import augmentation
 from benchmarks.metrics import better, compute
 from benchmarks.runner.config import Training
 from benchmarks.runner.group import Evaluation, Group, Samples, Share, TrainingError
@@ -54,11 +55,13 @@ def train(
     goal: Goal,
     streams: Sequence[Streams],
     report: Callable[[int], None],
+    augment: str = "none",
 ) -> list[Outcome | TrainingError]:
     """Train a group in place and leave it with the weights of each seed's selected epoch.
 
-    ``report`` is called with each finished epoch. A seed whose loss or prediction is not finite gives a TrainingError
-    in the place of its outcome.
+    ``report`` is called with each finished epoch. ``augment``: what training pictures go through, as
+    ``EncoderConfig.augment``. A seed whose loss or prediction is not finite gives a TrainingError in the place of its
+    outcome.
     """
     torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
     orders = [torch.Generator().manual_seed(each.order) for each in streams]
@@ -71,7 +74,8 @@ def train(
             parameters["lr"] = config.lr * schedule(config, epoch)
         draws.begin(epoch)
         noise.begin(epoch)
-        losses = _pass(group, orders, optimizer, config, _Random(Step(epoch, config.epochs, noise), draws))
+        random = _Random(Step(epoch, config.epochs, noise), draws, augment, tuple(each.augment for each in streams))
+        losses = _pass(group, orders, optimizer, config, random)
         evaluations = group.evaluate(goal.split)
         for seed, course in enumerate(courses):
             if course.goes_on and course.improves(losses[seed], evaluations[seed]):
@@ -146,7 +150,7 @@ def make_optimizer(method: nn.Module, config: Training, seeds: int = 1) -> torch
     parameters = [p for p in method.parameters() if p.requires_grad]
     odd = [p for p in parameters if p.numel() // seeds % VECTOR and not p.is_cuda]
     even = [p for p in parameters if not any(p is other for other in odd)]
-    groups = [{"params": even}, {"params": odd, "fused": False, "foreach": True}]
+    groups: list[dict[str, Any]] = [{"params": even}, {"params": odd, "fused": False, "foreach": True}]
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     chosen = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
@@ -163,15 +167,23 @@ def schedule(config: Training, epoch: int) -> float:
 
 @dataclass(frozen=True)
 class _Random:
-    """Where training stands, with the stream of noise, and the streams of dropout."""
+    """Where training stands, with the stream of noise; the streams of dropout and of what pictures go through."""
 
     step: Step
     draws: Draws
+    augment: str
+    augment_seeds: tuple[int, ...]
 
     def part(self, seeds: slice) -> _Random:
         """Those of some seeds."""
         step = Step(self.step.epoch, self.step.epochs, self.step.noise.part(seeds))
-        return _Random(step, self.draws.part(seeds))
+        return _Random(step, self.draws.part(seeds), self.augment, self.augment_seeds[seeds])
+
+    def pictures(self, folded: bool) -> Mapping[str, Any]:
+        """What a training batch of this epoch is asked for besides its samples."""
+        seeds = self.augment_seeds if folded else self.augment_seeds[0]
+        found = augmentation(self.augment, seeds, self.step.epoch)
+        return {} if found is None else {"augment": found}
 
 
 def _pass(
@@ -205,7 +217,7 @@ def _learn(group: Group, share: Share, config: Training, random: _Random) -> dic
     """Forward, backward and the method's own hook for some seeds; the losses, one a seed, and their sum."""
     share.method.zero_grad(set_to_none=True)
     random = random if group.whole(share) else random.part(share.seeds)
-    batch = group.read(share)
+    batch = group.read(share, **random.pictures(group.folded))
     with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bf16), drawing(random.draws):
         output = share.method(batch)
         losses = share.method.losses(output, batch)

@@ -6,6 +6,7 @@ Folds of the CMU-MultimodalSDK (2,249 / 300 / 678 videos, none shared); utteranc
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks import twin
 from benchmarks.prepared import Arrangement, Prepared, Writer
@@ -86,6 +87,11 @@ def prepare(source: Path, writer: Writer) -> None:
     if not sentiment_roads.prepare(source, CORPUS, writer):
         twin_instead = f"or use its synthetic twin: --benchmark {SPEC.name} --data twin; from {SPEC.source}"
         raise sentiment_roads.missing(source, CORPUS, twin_instead)
+
+
+def survey(source: Path) -> dict[str, Any] | None:
+    """What ``prepare`` would note, without making an array; None where the source holds nothing of it."""
+    return sentiment_roads.survey(source, CORPUS)
 
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:

@@ -9,6 +9,7 @@ touches those: prepared data holds these vectors of the other 752 only, and thes
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,11 @@ def _prepare_open(source: Path, writer: Writer) -> None:
         | {"sentiment": data["sentiment"], "unseen_row": np.where(unseen, np.cumsum(unseen) - 1, -1)}
     )
     writer.parameter("source_sha256", _SHA256)
+
+
+def survey(source: Path) -> dict[str, Any] | None:
+    """What ``prepare`` would note, without making an array; None where only the open files can be there."""
+    return sentiment_roads.survey(source, CORPUS)
 
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:

@@ -51,17 +51,21 @@ class Corpus:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
 
+Late = Callable[..., np.ndarray]  # makes an array when it is asked for, so that no two of them are in memory at once
+
+
 @dataclass
 class Samples:
-    """What a road has read. arrays: name -> (rows first, lengths or None). dropped: (id, reason, detail). protocols:
-    whose counts are compared. notes: lines that tell what was repaired; details: for the manifest."""
+    """What a road has read. arrays: name -> (rows first, or how to make them late, lengths or None). dropped: (id,
+    reason, detail). protocols: whose counts are compared. notes: lines on what was repaired; details: for the manifest.
+    """
 
     ids: list[str]
     videos: list[str]
     folds: list[str]
     sentiment: list[float]
     texts: list[str] | None
-    arrays: dict[str, tuple[np.ndarray, np.ndarray | None]]
+    arrays: dict[str, tuple[np.ndarray | Late, np.ndarray | None]]
     protocols: list[str] = field(default_factory=list)
     dropped: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -164,20 +168,36 @@ def finite(array: np.ndarray) -> tuple[np.ndarray, int]:
     return (np.where(wrong, np.float32(0), narrow) if count else narrow), count
 
 
-def write(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path], writer: Writer) -> None:
-    """Check what a road has read and hand it to the writer, with everything that a reader of the manifest must know."""
+def check(samples: Samples, corpus: Corpus) -> None:
+    """InputError where too much is lost or one video is in two folds."""
     total = len(samples.ids) + len(samples.dropped)
     if not samples.ids or len(samples.dropped) > MOST_LOST * total:
         reasons = Counter(detail for *_, detail in samples.dropped).most_common(3)
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         lost = f"{len(samples.dropped)} of {total} samples would be lost, more than {MOST_LOST:.0%}"
         raise InputError(f"{corpus.name}: {lost}: {listed or 'there are none'}; check the files")
+    fold_of: dict[str, str] = {}
+    for video, fold in zip(samples.videos, samples.folds, strict=True):
+        if fold_of.setdefault(video, fold) != fold:
+            both = f"one video is in both {fold_of[video]} and {fold}: {video}"
+            raise InputError(f"{corpus.name}: {both}; take the published file")
+
+
+def write(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path], writer: Writer) -> None:
+    """Check what a road has read and hand it to the writer, with everything that a reader of the manifest must know."""
+    check(samples, corpus)
     for name, (array, lengths) in samples.arrays.items():
-        writer.add(name, array, lengths)
+        writer.add(name, array() if callable(array) else array, lengths)
     columns: dict[str, Any] = {"id": samples.ids, "video": samples.videos, "std_fold": samples.folds}
     columns["sentiment"] = np.array(samples.sentiment, dtype=np.float32)
     texts = {} if samples.texts is None else {"text": samples.texts}
     writer.samples(columns | texts | samples.columns)
+    for name, value in {**described(road, samples, corpus, files), "source_sha256": _digests(files)}.items():
+        writer.parameter(name, value)
+
+
+def described(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path]) -> dict[str, Any]:
+    """What the manifest says of a reading: road, counts, what was lost, notes."""
     counts = compared(corpus, samples)
     notes = [f"road {road}, from {', '.join(sorted(path.name for path in files.values()))}", *samples.notes]
     if corpus.sdk_total is not None and road in ("csd", "mmsdk"):
@@ -185,10 +205,8 @@ def write(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path]
         notes.append(f"{found} samples; the SDK's own files hold {corpus.sdk_total}: {found - corpus.sdk_total:+d}")
     notes += [f"dropped {n}: {why}" for why, n in sorted(Counter(detail for *_, detail in samples.dropped).items())]
     dropped = [dict(zip(("id", "reason", "detail"), row, strict=True)) for row in sorted(samples.dropped)]
-    described = {"road": road, "counts": dict.fromkeys(samples.protocols, counts), "dropped": dropped, "notes": notes}
-    described["lost_by_class"] = {}  # the targets are no classes
-    for name, value in {**described, **samples.details, "source_sha256": _digests(files)}.items():
-        writer.parameter(name, value)
+    told = {"road": road, "counts": dict.fromkeys(samples.protocols, counts), "dropped": dropped, "notes": notes}
+    return {**told, "lost_by_class": {}, **samples.details}  # the targets are no classes
 
 
 def compared(corpus: Corpus, samples: Samples) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks.tasks.sentiment import Corpus, Samples, check_label, finite, loc
 TOKENS = 50
 PAUSES = frozenset({"sp", ""})
 ROLES = ("words", "audio", "vision", "labels")
+MODALITIES = ("audio", "vision")
 WORD_TIMES = "word_times"
 
 
@@ -52,22 +54,34 @@ def files(source: Path, corpus: Corpus) -> dict[str, Path]:
     return present
 
 
-def read(corpus: Corpus, paths: Mapping[str, Path], source: Path, official: bool = False) -> Samples:
-    """All segments. ``official``: aligned by mmsdk itself instead of here, with the same numbers."""
+def read(
+    corpus: Corpus, paths: Mapping[str, Path], source: Path, official: bool = False, survey: bool = False
+) -> Samples:
+    """All segments. ``official``: aligned by mmsdk itself instead of here, with the same numbers. ``survey``: words and
+    labels alone, without arrays; of audio and vision one video is looked at."""
     fold_of, folds_file = std_folds(source, corpus)
     collected = _Collected()
+    collected.samples.protocols.append("standard")
     with ExitStack() as stack:
         opened = {role: stack.enter_context(csd.open_csd(paths[role])) for role in ROLES}
         videos, lacking = csd.shared([opened["labels"], *(opened[role] for role in ROLES[:3])])
         _lost(opened["labels"], lacking, collected.samples)
-        for video, labels, parts in _aligned(opened, videos, official):
+        if survey:
+            _look(opened, videos[:1], corpus)
+        modalities = () if survey else MODALITIES
+        for video, labels, parts in _aligned(opened, videos, modalities, official and not survey):
             fold = fold_of.get(video)
             if fold is None:
                 lost = ("no_fold", "its video is in none of the standard folds")
                 collected.samples.dropped += [(f"{video}[{row}]", *lost) for row in range(len(labels))]
             else:
                 _collect(video, fold, labels, (opened["words"].texts(video), parts), collected)
-    return _finished(corpus, collected, folds_file)
+    return collected.samples if survey else _finished(corpus, collected, folds_file)
+
+
+def _look(opened: Mapping[str, csd.Sequences], videos: tuple[str, ...], corpus: Corpus) -> None:
+    for video, (name, (_, width)) in product(videos, zip(MODALITIES, (corpus.audio, corpus.vision), strict=True)):
+        _check_width(opened[name].numbers(video).features.shape[1], width, f"{opened[name].path}: {video}")
 
 
 def _lost(labels: csd.Sequences, lacking: Mapping[str, str], samples: Samples) -> None:
@@ -78,7 +92,7 @@ def _lost(labels: csd.Sequences, lacking: Mapping[str, str], samples: Samples) -
 
 
 def _aligned(
-    opened: Mapping[str, csd.Sequences], videos: tuple[str, ...], official: bool
+    opened: Mapping[str, csd.Sequences], videos: tuple[str, ...], modalities: tuple[str, ...], official: bool
 ) -> Iterator[tuple[str, csd.Entry, Mapping[str, csd.Parts]]]:
     theirs = sdk.aligned({role: opened[role].path for role in ROLES}) if official else None
     for video in videos:
@@ -86,7 +100,7 @@ def _aligned(
         if theirs is not None:
             yield video, labels, theirs.get(video, {})
             continue
-        others = {role: opened[role].numbers(video) for role in ("audio", "vision")}
+        others = {role: opened[role].numbers(video) for role in modalities}
         yield video, labels, csd.segments(opened["words"].texts(video), others, labels.intervals)
 
 
@@ -123,7 +137,7 @@ def _segment(row: int, words: list[str], parts: Mapping[str, csd.Parts]) -> Segm
     if entry is None or not kept:
         return None
     features, absent = {}, {}
-    for name in ("audio", "vision"):
+    for name in parts.keys() & set(MODALITIES):
         part = parts[name].get(row)
         by_word = {} if part is None else {int(line[-1]): line[:-1] for line in part.features}
         width = 0 if part is None else part.features.shape[1] - 1
@@ -152,20 +166,21 @@ def _finished(corpus: Corpus, collected: _Collected, folds_file: str) -> Samples
         tally[f"values_not_finite_{name}"] = wrong
     samples.arrays[WORD_TIMES] = (_padded(collected.times, 2, WORD_TIMES)[0], lengths)
     samples.columns["words"] = np.array([len(times) for times in collected.times], dtype=np.int64)
-    samples.protocols.append("standard")
     samples.details["tally"], samples.details["folds_file"] = dict(sorted(tally.items())), folds_file
     samples.notes += [f"{count} {name.replace('_', ' ')}" for name, count in sorted(tally.items()) if count]
     return samples
+
+
+def _check_width(found: int, expected: int, where: str) -> None:
+    if found != expected:
+        raise InputError(f"{where}: {found} features, expected {expected}; the file is another feature set")
 
 
 def _padded(sequences: list[np.ndarray], width: int, where: str) -> tuple[np.ndarray, int]:
     """(n, TOKENS, width) float32, zero beyond each sequence, and how many values were not finite."""
     out, wrong = np.zeros((len(sequences), TOKENS, width), dtype=np.float32), 0
     for row, sequence in enumerate(sequences):
-        if sequence.shape[1] not in (0, width):
-            raise InputError(
-                f"{where}: {sequence.shape[1]} features, expected {width}; the file is another feature set"
-            )
+        _check_width(sequence.shape[1] or width, width, where)
         if sequence.shape[1]:
             values, count = finite(sequence[:TOKENS])
             out[row, : len(values)] = values

@@ -8,7 +8,9 @@ so reads at most 50 of their 375 or 500 steps; nothing here does.) Lengths that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ GLOVE = ("glove", 300)
 _MMSA = {"aligned": "aligned_50.pkl", "unaligned": "unaligned_50.pkl"}
 _CH_SIMS = "unaligned_39.pkl"
 _SHOWN = 20
+_ROWS_AT_ONCE = 64
 
 Split = Mapping[str, Any]
 
@@ -71,7 +74,8 @@ def _merged(tables: list[Samples], paths: Mapping[str, Path], protocols: list[st
                 "take both files from one release, or leave one away"
             )
         for name, (array, lengths) in other.arrays.items():
-            first.arrays[name] = (array[rows], None if lengths is None else lengths[rows])
+            assert callable(array)
+            first.arrays[name] = (partial(array, place=np.argsort(rows)), None if lengths is None else lengths[rows])
         first.notes += other.notes
         first.details |= other.details
     return first
@@ -184,20 +188,51 @@ def _add_arrays(samples: Samples, content: Mapping[str, Split], kind: str, path:
     if set(rows.values()) != {len(samples.ids)}:
         raise InputError(f"{path}: {rows} rows but {len(samples.ids)} ids; fetch it again")
     stated = {name: _stated(content, name, path) for name in blocks} if kind == "unaligned" else {}
-    windows = _windows(blocks, stated, kind == "aligned")
+    spans = {name: _spans(block) for name, block in blocks.items()}
+    steps = {name: block.parts[0].shape[1] for name, block in blocks.items()}
+    windows = _windows(spans, steps, stated, kind == "aligned")
     suffix = "" if kind == "aligned" else "_unaligned"
     for name, block in blocks.items():
-        array, wrong = finite(block)
         begins, ends = windows[name]
-        filled = np.zeros((len(array), widest[name], array.shape[2]), dtype=np.float32)
-        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-            filled[row, : end - begin] = array[row, begin:end]
-        samples.arrays[f"{wanted[name][0]}{suffix}"] = (filled, (ends - begins).astype(np.int64))
-        _note(samples, f"{path.name}: {name}", wrong, ends - begins, stated.get(name))
+        late = partial(_filled, block, begins, ends, widest[name])
+        samples.arrays[f"{wanted[name][0]}{suffix}"] = (late, (ends - begins).astype(np.int64))
+        _note(samples, f"{path.name}: {name}", spans[name].wrong, ends - begins, stated.get(name))
 
 
-def _block(content: Mapping[str, Split], name: str, shape: tuple[int, int], path: Path) -> np.ndarray:
-    """One modality of all splits, (n, T, D), T the file's own."""
+@dataclass(frozen=True)
+class _Block:
+    """One modality as the file has it: (n, T, D) for each split, T the file's own. Read some rows at a time."""
+
+    parts: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def pieces(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The number of the first row, and some rows."""
+        first = 0
+        for part in self.parts:
+            for start in range(0, len(part), _ROWS_AT_ONCE):
+                piece = part[start : start + _ROWS_AT_ONCE]
+                yield first, piece
+                first += len(piece)
+
+
+def _filled(
+    block: _Block, begins: np.ndarray, ends: np.ndarray, steps: int, place: np.ndarray | None = None
+) -> np.ndarray:
+    """(n, steps, D) float32: each row's real steps at the front, zeros behind; row k goes to ``place[k]``."""
+    out = np.zeros((len(block), steps, block.parts[0].shape[2]), dtype=np.float32)
+    for first, piece in block.pieces():
+        values, _ = finite(piece)
+        for row, value in enumerate(values, start=first):
+            to = row if place is None else place[row]
+            out[to, : ends[row] - begins[row]] = value[begins[row] : ends[row]]
+    return out
+
+
+def _block(content: Mapping[str, Split], name: str, shape: tuple[int, int], path: Path) -> _Block:
+    """One modality of all splits, checked."""
     parts = []
     for split in SPLITS:
         part = _field(content[split], name, f"{path}: {split}")
@@ -212,7 +247,7 @@ def _block(content: Mapping[str, Split], name: str, shape: tuple[int, int], path
         parts.append(part)
     if len({part.shape[1] for part in parts}) != 1:
         raise InputError(f"{path}: {name} differs in length between the splits; fetch it again")
-    return np.concatenate(parts)
+    return _Block(tuple(parts))
 
 
 def _stated(content: Mapping[str, Split], name: str, path: Path) -> np.ndarray | None:
@@ -227,26 +262,38 @@ def _stated(content: Mapping[str, Split], name: str, path: Path) -> np.ndarray |
     return np.concatenate(parts).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class _Spans:
+    """Where the non-zero steps of each row begin and end, (T, 0) in a row of zeros alone. wrong: values not finite."""
+
+    begins: np.ndarray
+    ends: np.ndarray
+    wrong: int
+
+
 def _windows(
-    blocks: Mapping[str, np.ndarray], stated: Mapping[str, np.ndarray | None], aligned: bool
+    own: Mapping[str, _Spans], steps: Mapping[str, int], stated: Mapping[str, np.ndarray | None], aligned: bool
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """First and one past the last real step per row. Aligned modalities share theirs: step k stays one word in all."""
-    own = {name: _span(block) for name, block in blocks.items()}
     if aligned:
-        begins = np.min([begin for begin, _ in own.values()], axis=0)
-        ends = np.max([end for _, end in own.values()], axis=0)
+        begins = np.min([spans.begins for spans in own.values()], axis=0)
+        ends = np.max([spans.ends for spans in own.values()], axis=0)
         begins = np.minimum(begins, ends)
         return dict.fromkeys(own, (begins, ends))
-    return {name: _by_length(*own[name], stated.get(name), blocks[name].shape[1]) for name in own}
+    return {name: _by_length(own[name].begins, own[name].ends, stated.get(name), steps[name]) for name in own}
 
 
-def _span(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the non-zero steps of each row begin and end; (T, 0) in a row of zeros alone."""
-    real = (block != 0).any(axis=2)
-    steps, some = block.shape[1], (block != 0).any(axis=(1, 2))
-    begins = np.where(some, real.argmax(axis=1), steps)
-    ends = np.where(some, steps - real[:, ::-1].argmax(axis=1), 0)
-    return begins, ends
+def _spans(block: _Block) -> _Spans:
+    begins, ends = np.zeros(len(block), np.int64), np.zeros(len(block), np.int64)
+    wrong = 0
+    for first, piece in block.pieces():
+        real = (piece != 0).any(axis=2)
+        steps, some = piece.shape[1], real.any(axis=1)
+        rows = slice(first, first + len(piece))
+        begins[rows] = np.where(some, real.argmax(axis=1), steps)
+        ends[rows] = np.where(some, steps - real[:, ::-1].argmax(axis=1), 0)
+        wrong += finite(piece)[1]
+    return _Spans(begins, ends, wrong)
 
 
 def _by_length(

@@ -6,35 +6,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks import sdk
 from benchmarks.errors import InputError
 from benchmarks.prepared import Writer
 from benchmarks.spec import ModalitySpec, Protocol
 from benchmarks.tasks import sentiment_csd, sentiment_pickles
-from benchmarks.tasks.sentiment import Corpus, Samples, write
+from benchmarks.tasks.sentiment import Corpus, Samples, check, described, write
 
-OFFICIAL_FOLDER = "mmsdk"
 LANGUAGE = ModalitySpec("language", "text", "text", (), backbone="language_model")
 _DEFECT = "every step of audio and vision is read; MMSA's own MISA reads no more than the text has tokens."
 
 
+Reader = Callable[[Corpus, Mapping[str, Path], Path], Samples]
+
+
 @dataclass(frozen=True)
 class Road:
-    """Finds its files below a source ({} where there are none) and reads them."""
+    """Finds its files below a source ({} where there are none), reads them, or counts what they hold."""
 
     find: Callable[[Path, Corpus], dict[str, Path]]
-    read: Callable[[Corpus, Mapping[str, Path], Path], Samples]
+    read: Reader
+    survey: Reader
 
 
 def _official_files(source: Path, corpus: Corpus) -> dict[str, Path]:
-    return sentiment_csd.files(source / OFFICIAL_FOLDER, corpus) if (source / OFFICIAL_FOLDER).is_dir() else {}
+    return sentiment_csd.files(source / sdk.FOLDER, corpus) if (source / sdk.FOLDER).is_dir() else {}
 
 
 ROADS = {  # the first that a folder offers is taken
-    "mmsdk": Road(_official_files, partial(sentiment_csd.read, official=True)),
-    "csd": Road(sentiment_csd.files, sentiment_csd.read),
-    "mmsa": Road(sentiment_pickles.mmsa_files, sentiment_pickles.read_mmsa),
-    "mult": Road(sentiment_pickles.mult_files, sentiment_pickles.read_mult),
+    "mmsdk": Road(
+        _official_files, partial(sentiment_csd.read, official=True), partial(sentiment_csd.read, survey=True)
+    ),
+    "csd": Road(sentiment_csd.files, sentiment_csd.read, partial(sentiment_csd.read, survey=True)),
+    "mmsa": Road(sentiment_pickles.mmsa_files, sentiment_pickles.read_mmsa, sentiment_pickles.read_mmsa),
+    "mult": Road(sentiment_pickles.mult_files, sentiment_pickles.read_mult, sentiment_pickles.read_mult),
 }
 
 
@@ -49,15 +56,31 @@ def offered(source: Path, corpus: Corpus) -> dict[str, dict[str, Path]]:
 def prepare(source: Path, corpus: Corpus, writer: Writer) -> bool:
     """Prepare from the first road that ``source`` offers and note which; False where it offers none."""
     found = offered(source, corpus)
+    if found:
+        road, files = next(iter(found.items()))
+        samples = ROADS[road].read(corpus, files, Path(source))
+        _note_others(samples, found)
+        write(road, samples, corpus, files, writer)
+    return bool(found)
+
+
+def survey(source: Path, corpus: Corpus) -> dict[str, Any] | None:
+    """What ``prepare`` would note of the first road that ``source`` offers, and the number of samples; no array is
+    made and nothing written. None where it offers none."""
+    found = offered(source, corpus)
     if not found:
-        return False
+        return None
     road, files = next(iter(found.items()))
-    samples = ROADS[road].read(corpus, files, Path(source))
+    samples = ROADS[road].survey(corpus, files, Path(source))
+    _note_others(samples, found)
+    check(samples, corpus)
+    return {"samples": len(samples.ids), **described(road, samples, corpus, files)}
+
+
+def _note_others(samples: Samples, found: Mapping[str, Mapping[str, Path]]) -> None:
     others = [f"{name} ({', '.join(path.name for path in paths.values())})" for name, paths in found.items()][1:]
     if others:
         samples.notes.append(f"also here, not read: {', '.join(others)}; give a source without the rest to take one")
-    write(road, samples, corpus, files, writer)
-    return True
 
 
 def missing(source: Path, corpus: Corpus, also: str) -> InputError:
@@ -66,7 +89,8 @@ def missing(source: Path, corpus: Corpus, also: str) -> InputError:
     pickles = (
         f"aligned_50.pkl or unaligned_50.pkl (MMSA), {corpus.mult}_data.pkl or {corpus.mult}_data_noalign.pkl (MulT)"
     )
-    return InputError(f"{source}: {corpus.name}: missing its files; put there {sequences}; or {pickles}; {also}")
+    told = f"{source}: {corpus.name}: missing its files; put there {sequences}; or {pickles}; {also}"
+    return InputError(f"{told}; `clcr fetch {corpus.name} --dry-run` tells where they come from")
 
 
 def protocols(corpus: Corpus) -> dict[str, Protocol]:

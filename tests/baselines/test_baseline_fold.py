@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from packed import PackedReader
 from torch import Tensor
 from torch.testing import assert_close
 
 from baselines import METHODS
+from baselines.misa import MISA
 from clcr.api import Batch, Method, Modality, Step, Task
 from clcr.config import EncoderConfig
 from clcr.layers import Draws, drawing, fold
@@ -119,6 +123,62 @@ def test_no_seed_reaches_another() -> None:
     for first, second in zip(*found, strict=True):
         assert torch.equal(first[0], second[0])
     assert any(not torch.equal(first[1], second[1]) for first, second in zip(*found, strict=True))
+
+
+def launches(model: Method, batch: Batch) -> int:
+    """Operators called in the forward and the backward pass."""
+    with torch.autograd.profiler.profile() as found:
+        torch.stack(list(model.losses(model(batch), batch).values())).sum().backward()
+    return sum(event.name.startswith("aten::") for event in found.function_events)
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_the_number_of_seeds_launches_nothing_more(name: str, variant: str) -> None:
+    task = task_of(name, 3)
+    few, many = (
+        launches(fold([build(name, variant, task, 0)] * n).eval(), together([ragged(task, 0, torch.float32)] * n))
+        for n in (2, 5)
+    )
+    assert many <= few
+
+
+def steps_of(model: Any, batch: Batch, draws: Draws) -> Callable[[], float]:
+    """A function that makes a step of training and gives its seconds."""
+    optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+
+    def step() -> float:
+        start = time.perf_counter()
+        with drawing(draws):
+            total = torch.stack(list(model.losses(model(batch), batch).values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        return time.perf_counter() - start
+
+    return step
+
+
+@pytest.mark.slow
+def test_eight_seeds_of_misa_together_beat_eight_of_packed_sequences() -> None:
+    widths, seeds = {"text": 300, "audio": 74, "vision": 35}, range(8)
+    task = Task(tuple(Modality(name, width, 20) for name, width in widths.items()), None, "l1")
+    models: list[Any] = [MISA(task, EncoderConfig(width=32)) for _ in seeds]
+    batches = [ragged(task, seed, torch.float32, 32) for seed in seeds]
+    for batch in batches:
+        for mask in batch.masks:
+            mask[:, 0] = True  # packed sequences must have a token
+            mask[2] = True
+    folded = steps_of(fold(models), together(batches), Draws(seeds))
+    models[0].utterance.reader = PackedReader(models[0].utterance.reader)
+    packed = steps_of(models[0], batches[0], Draws(0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = [(folded(), min(packed() for _ in range(4))) for _ in range(12)]
+    finally:
+        torch.set_num_threads(threads)
+    eight, one = (min(each) for each in zip(*times, strict=True))
+    assert 8 * one / eight >= 1.5
 
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 11, 4)])

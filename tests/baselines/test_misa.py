@@ -188,6 +188,16 @@ def test_fusion_has_the_released_layout(make_case: Callable[..., Any]) -> None:
     torch.testing.assert_close(model(case.batch).prediction, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_losses_are_exact_under_autocast(make_case: Callable[..., Any]) -> None:
+    case = make_case(("text", "audio", "vision"), None)
+    model = case.build(MISA).eval()
+    output = model(case.batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.losses(output, case.batch)
+        assert all(torch.isfinite(loss) for loss in model.losses(model(case.batch), case.batch).values())
+    torch.testing.assert_close(found, model.losses(output, case.batch), rtol=0, atol=0)
+
+
 def test_adversarial_loss_and_the_sign_of_its_gradient(make_case: Callable[..., Any]) -> None:
     case = make_case(("text", "audio", "vision"), 3)
     reversed_, plain = (case.build(MISA, similarity="adversarial", reverse_weight=w) for w in (1.0, 0.5))

@@ -13,7 +13,10 @@ from torch.nn import functional
 
 from benchmarks.augment import ATTEMPTS, RATIO, SCALE, Augmentation, augmentation, augments
 from benchmarks.data import FoldData
+from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared
+from benchmarks.record import RunKey
+from benchmarks.runner.config import resolve
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 
 SEEDS = (3, 2**62 + 17, 5)
@@ -199,3 +202,20 @@ def test_a_flow_stored_around_zero_is_mirrored_around_zero() -> None:
     want = torch.where(flip, -50 / 16, 50 / 16)[:, None, None, None].expand(-1, 2, 32, 32)
     torch.testing.assert_close(x[:, :, 0], want)
     torch.testing.assert_close(x[:, :, 1], torch.full_like(want, 50 / 16))
+
+
+@pytest.mark.parametrize("profile", ["paper", "tuned"])
+@pytest.mark.parametrize("benchmark", ["crema_d.paper", "kinetics_sounds.paper", "ave.paper", "ucf101.split1"])
+def test_full_size_profiles_augment_the_audio_visual_four_and_nothing_else(profile: str, benchmark: str) -> None:
+    name, _, protocol = benchmark.partition(".")
+    key = RunKey(name, protocol, "real", profile, "late_fusion", "full", 0)
+    assert resolve(key).encoder.augment == "crop_flip"
+    assert resolve(key, ["encoder.augment=none"]).encoder.augment == "none"
+    weights = resolve(key, ["encoder.checkpoint=/somewhere/resnet18.pth"])
+    assert weights.encoder.checkpoint == "/somewhere/resnet18.pth"
+    assert weights.canonical() == resolve(key).canonical()  # the content has a digest of its own, the path has none
+    for other in (replace(key, data="twin"), replace(key, benchmark="cmu_mosi", protocol="transcripts")):
+        encoder = resolve(other, ["encoder.checkpoint=/somewhere/resnet18.pth"]).encoder
+        assert (encoder.augment, encoder.checkpoint) == ("none", "")
+    with pytest.raises(InputError, match=r"encoder\.augment = 'flip': must be one of none, crop_flip"):
+        resolve(key, ["encoder.augment=flip"])

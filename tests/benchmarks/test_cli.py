@@ -204,8 +204,9 @@ def test_failed_runs_give_exit_code_1_and_are_listed(
 def test_an_interrupted_run_says_what_is_done_and_exits_130(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(keys, place, crew, listen):  # type: ignore[no-untyped-def]
-        listen(Event("end", keys[0], 1.0, result=Result(keys[0], "done", 1.0)))
+    def interrupted(teams, place, crew, listen):  # type: ignore[no-untyped-def]
+        (key,) = teams[0]
+        listen(Event("end", key, 1.0, result=Result(key, "done", 1.0)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "local", interrupted)

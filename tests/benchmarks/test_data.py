@@ -110,8 +110,9 @@ def test_a_batch_holds_the_rows_of_its_samples(data: FoldData, modality: Modalit
     if modality.array in PREPARED.lengths:
         lengths = PREPARED.lengths[modality.array][ARRANGEMENT.rows[modality.name][samples]]
         assert mask.sum(1).tolist() == lengths.tolist()
-        assert x.shape[axis] == mask.shape[1] == lengths.max()
-        want = np.take(want, range(lengths.max()), axis=axis)
+        longest = PREPARED.lengths[modality.array].max()  # of all samples: a shape says nothing about a batch's company
+        assert x.shape[axis] == mask.shape[1] == longest
+        want = np.take(want, range(longest), axis=axis)
     else:
         assert mask.all()
     assert x.dtype == np.float32
@@ -319,8 +320,8 @@ def test_text_becomes_levels(arrangement: Arrangement) -> None:
     data = FoldData(PREPARED, SPEC, TEXT, arrangement)
     assert [(m.layout, m.shape, m.backbone) for m in data.modalities] == [("levels", (3, 3, 2), "none")]
     batch = data.batch(np.array([0, 1, 0]))
-    assert batch.inputs[0].shape == (3, 3, 2, 2)
-    assert batch.masks[0].tolist() == [[True, False], [True, True], [True, False]]
+    assert batch.inputs[0].shape == (3, 3, 3, 2)
+    assert batch.masks[0].tolist() == [[True, False, False], [True, True, False], [True, False, False]]
     _, (modality,) = data.backbones(EncoderConfig())
     assert modality.levelled
     assert data.pooled("test").shape == (5, 6)

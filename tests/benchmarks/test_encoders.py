@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import encoders
 from benchmarks.encoders import build_backbone
 from benchmarks.errors import InputError
 from benchmarks.spec import ModalitySpec
@@ -138,10 +139,14 @@ def test_backbones_that_do_not_fit_are_refused(
         build_backbone(ModalitySpec("m", "m", layout, shape, backbone=backbone), ENCODER)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["grouped", "by_seed"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("spec", [SPECTROGRAM, IMAGE, FRAMES, *RESNET], ids=lambda s: f"{s.backbone}-{s.layout}")
-def test_folded_seeds_are_those_alone(spec: ModalitySpec, train: bool) -> None:
+def test_folded_seeds_are_those_alone(
+    spec: ModalitySpec, train: bool, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tokens, masks, gradients and running statistics, of seeds that see different samples of different lengths."""
+    monkeypatch.setattr(encoders, "SEED_BY_SEED", () if at_once else ("cpu",))
     alone, pairs = [], []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -170,3 +175,22 @@ def test_folded_seeds_are_those_alone(spec: ModalitySpec, train: bool) -> None:
             torch.testing.assert_close(found[place], parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
         for name, value in backbone.state_dict().items():
             torch.testing.assert_close(state[name][place], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("spec", [SPECTROGRAM, IMAGE, FRAMES, *RESNET], ids=lambda s: f"{s.backbone}-{s.layout}")
+def test_on_a_cpu_a_seed_has_the_same_bits_in_any_company(spec: ModalitySpec) -> None:
+    alone = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        alone.append(build_backbone(spec, ENCODER)[0])
+    x, mask = inputs(spec)
+    found = []
+    for members in ([0, 1, 2], [2, 1], [1]):
+        folded, place = fold([alone[member] for member in members]), members.index(1)
+        tokens, _ = folded(torch.stack([x * (1 + member) for member in members]), torch.stack([mask] * len(members)))
+        tokens.square().sum().backward()
+        state = [value[place] for value in folded.state_dict().values()]
+        gradients = [parameter.grad[place] for parameter in folded.parameters() if parameter.grad is not None]
+        found.append([tokens[place], *state, *gradients])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

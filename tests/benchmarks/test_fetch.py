@@ -396,6 +396,10 @@ def test_the_command(
     told = json.loads(capsys.readouterr().out)["benchmarks"][0]
     assert (told["files"][0]["state"], told["by_hand"][0]["found"], told["by_hand"][0]["count"]) == ("missing", 0, 3)
     assert not (tmp_path / "cache").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "list.txt").write_text("mine")
+    assert cli.main(["fetch", "ave", "--dry-run", "--to", str(tmp_path / "other")]) == 1
+    assert "move it away" in capsys.readouterr().out
     assert cli.main(["fetch", "ave"]) == 0
     out = capsys.readouterr().out
     folder = tmp_path / "cache" / "sources" / "ave"

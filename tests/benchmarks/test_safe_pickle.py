@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import pickletools
@@ -53,8 +54,12 @@ CONTENT = {
 }
 
 
+@pytest.mark.parametrize("mapped", [safe_pickle.MAPPED, 1])
 @pytest.mark.parametrize("protocol", range(6))
-def test_what_numpy_writes_comes_back_the_same(protocol: int, tmp_path: Path) -> None:
+def test_what_numpy_writes_comes_back_the_same(
+    protocol: int, mapped: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_pickle, "MAPPED", mapped)
     plain = {"list": [1, 2.5, None, True, "ß", b"\xff"], "tuple": (1, (2,)), "set": {1, 2}, "big": 1 << 80}
     content = {**CONTENT, "float": np.float32(2.5), "int": np.int64(-3), "plain": plain, b"key": 1, 7: bytearray(b"x")}
     path = tmp_path / "x.pkl"
@@ -185,6 +190,48 @@ def test_nested_objects_that_would_explode_do_not(tmp_path: Path) -> None:
     itself: list[Any] = []
     itself.append(itself)
     assert "nested" in refused(path, pickle.dumps(itself))
+
+
+def is_mapped(array: Any) -> bool:
+    return isinstance(array, mmap.mmap) or (array is not None and is_mapped(getattr(array, "base", None)))
+
+
+def test_bytes_of_large_arrays_are_mapped_and_those_that_nobody_reads_cost_nothing(tmp_path: Path) -> None:
+    large = np.arange(1 << 18, dtype=np.float64)
+    path = tmp_path / "x.pkl"
+    for protocol in (3, 4, 5):
+        path.write_bytes(pickle.dumps({"a": large, "b": large[::-1].copy(), "c": bytes(safe_pickle.MAPPED)}, protocol))
+        found = safe_pickle.read(path)
+        assert is_mapped(found["a"])
+        assert not found["a"].flags.writeable
+        assert np.array_equal(found["a"], large)
+        assert np.array_equal(found["b"], large[::-1])
+        assert found["c"] == bytes(safe_pickle.MAPPED)
+        path.write_bytes(path.read_bytes()[: -(1 << 20)])
+        with pytest.raises(InputError, match="truncated"):
+            safe_pickle.read(path)
+
+
+MANY = b"B" + struct.pack("<I", safe_pickle.MAPPED) + bytes(safe_pickle.MAPPED)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (MANY + b"N}S'file'\nNs\x86b.", "changes bytes"),
+        (b"}" + MANY + b"Ns.", "key of type _Span"),
+        (b"\x8f(" + MANY + b"\x90.", "where data should be"),
+        (
+            b"c" + b"numpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'S1048576'\ntR" + MANY + b"tR.",
+            "wrong number of bytes",
+        ),
+        (b"cbuiltins\ncomplex\n(" + MANY + b"tR.", "not a pickle"),
+        (MANY + b"Na.", "not a pickle"),
+        (b"T" + struct.pack("<i", -5) + b".", "negative length"),
+    ],
+)
+def test_bytes_that_stay_in_the_file_cannot_be_misused(content: bytes, word: str, tmp_path: Path) -> None:
+    assert word in refused(tmp_path / "x.pkl", b"\x80\x04" + content)
 
 
 def test_a_forged_array_is_not_made_twice_from_one_note(tmp_path: Path) -> None:

@@ -11,18 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic_sentiment as synthetic
 
-from benchmarks import catalog, sdk
+from benchmarks import catalog, cli, safe_pickle
 from benchmarks.csd import Entry
 from benchmarks.errors import InputError
 from benchmarks.prepared import MANIFEST, Prepared, load
-from benchmarks.tasks import cmu_mosei, cmu_mosi, sentiment, sentiment_roads
+from benchmarks.tasks import cmu_mosei, cmu_mosi, sentiment, sentiment_csd, sentiment_pickles, sentiment_roads
 
 TAKEN = cmu_mosi.CORPUS
 
@@ -425,6 +424,73 @@ def test_files_of_different_releases_are_not_joined(tmp_path: Path) -> None:
     assert "take both files from one release" in refused(tmp_path / "source")
 
 
+# --- looking beforehand ---
+
+
+def with_losses(made: synthetic.Sequences) -> synthetic.Sequences:
+    made["labels"]["synth-v1"].features[2] = np.nan
+    made["words"]["synth-t1"].features[5:10] = b"sp"
+    return made
+
+
+def both_pickles(source: Path) -> None:
+    synthetic.dump(source / "aligned_50.pkl", synthetic.mmsa())
+    synthetic.dump(source / "unaligned_50.pkl", synthetic.mmsa("unaligned"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda source: synthetic.write_sequences(source, with_losses(synthetic.sequences())),
+        lambda source: synthetic.write_sequences(source / "mmsdk", synthetic.sequences()),
+        both_pickles,
+        lambda source: synthetic.dump(source / "mosi_data.pkl", synthetic.mult()),
+    ],
+    ids=["csd", "mmsdk", "mmsa", "mult"],
+)
+def test_a_dry_run_finds_what_prepare_finds_and_makes_no_array(
+    make: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+    make(tmp_path / "source")
+    with monkeypatch.context() as without:
+        without.setattr(sentiment_pickles, "_filled", lambda *_: pytest.fail("an array was made"))
+        without.setattr(sentiment_csd, "_padded", lambda *_: pytest.fail("an array was made"))
+        without.setattr(sentiment_csd, "sdk", None)
+        assert cli.main(["prepare", "cmu_mosi", "--source", str(tmp_path / "source"), "--dry-run", "--json"]) == 0
+    (looked,) = json.loads(capsys.readouterr().out)["found"]
+    assert not (tmp_path / "cache").exists()
+    if looked["road"] != "mmsdk":  # which needs mmsdk itself
+        data, told = prepare(tmp_path / "source")
+        assert looked["samples"] == len(data.column("id"))
+        assert (looked["counts"], looked["dropped"]) == (told["counts"], told["dropped"])
+
+
+def test_a_dry_run_refuses_what_prepare_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    content = synthetic.mmsa()
+    content["test"]["id"][0] = content["train"]["id"][0]
+    synthetic.dump(source / "aligned_50.pkl", content)
+    with pytest.raises(InputError, match="one video is in both train and test: synth-t1"):
+        cmu_mosi.survey(source)
+    (source / "aligned_50.pkl").unlink()
+    assert cmu_mosi.survey(source) is None
+    made = synthetic.sequences(widths=(5, 47))
+    synthetic.write_sequences(source, made)
+    with pytest.raises(InputError, match="5 features, expected 74"):
+        cmu_mosi.survey(source)
+
+
+def test_large_arrays_stay_in_the_file_and_end_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_pickles(tmp_path / "small" / "source")
+    both_pickles(tmp_path / "mapped" / "source")
+    small, _ = prepare(tmp_path / "small" / "source")
+    monkeypatch.setattr(safe_pickle, "MAPPED", 1)
+    monkeypatch.setattr(sentiment_pickles, "_ROWS_AT_ONCE", 4)
+    mapped, _ = prepare(tmp_path / "mapped" / "source")
+    assert mapped.digests == small.digests
+
+
 # --- which road ---
 
 
@@ -472,32 +538,6 @@ def test_the_sdk_s_road_ends_in_the_same_arrays(tmp_path: Path) -> None:
     assert told["road"] == "mmsdk"
     assert len(told["dropped"]) == 1
     assert ours.digests == theirs.digests
-
-
-def test_what_the_sdk_downloads_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[str] = []
-
-    def read_url(url: str, destination: str) -> None:
-        fetched.append(url)
-        Path(destination).write_bytes(b"half")
-        if url.endswith("COVAREP.csd"):
-            raise RuntimeError("Error downloading the data\nto ...")
-
-    table = {name: f"http://synthetic/{name}" for name in ("CMU_MOSI_TimestampedWords.csd", "CMU_MOSI_COVAREP.csd")}
-    tables = SimpleNamespace(raw=table, highlevel={}, labels={})
-    library = SimpleNamespace(cmu_mosi=tables)
-    monkeypatch.setattr(sdk, "library", lambda: library)
-    operations = "mmsdk.mmdatasdk.computational_sequence.download_ops"
-    monkeypatch.setattr(sdk.importlib, "import_module", {operations: SimpleNamespace(read_URL=read_url)}.__getitem__)
-    words, *_ = sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_TimestampedWords.csd",))
-    assert words.read_bytes() == b"half"
-    sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_TimestampedWords.csd",))
-    assert len(fetched) == 1, "what is there stays"
-    with pytest.raises(InputError, match=r"COVAREP\.csd: Error downloading the data to"):
-        sdk.download("cmu_mosi", tmp_path / "mmsdk", ("CMU_MOSI_COVAREP.csd",))
-    assert [path.name for path in (tmp_path / "mmsdk").iterdir()] == ["CMU_MOSI_TimestampedWords.csd"]
-    with pytest.raises(InputError, match="knows no cmu_mosei"):
-        sdk.download("cmu_mosei", tmp_path / "mmsdk", ("CMU_MOSEI_COVAREP.csd",))
 
 
 def test_the_road_and_the_protocols_of_the_open_files_stay_what_they_were() -> None:

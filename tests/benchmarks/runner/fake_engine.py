@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,25 @@ def describe(key: RunKey, options: Options) -> dict[str, Any]:
     return {"config": list(options.overrides), "engine": "fake"}
 
 
-def execute(key: RunKey, options: Options, folder: Path, report: Callable[[Progress], None]) -> RunRecord:
+def mark(key: RunKey, options: Options) -> str | None:
+    return None if key.method == "single" else f"{key.seed // 10}"
+
+
+def best_together(key: RunKey, options: Options) -> int:
+    return 3
+
+
+def execute(
+    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
+) -> list[RunRecord]:
+    seeds = [key.seed for key in keys]
+    return [_one(key, options, folder, report, seeds) for key, folder in zip(keys, folders, strict=True)]
+
+
+def _one(
+    key: RunKey, options: Options, folder: Path, report: Callable[[Progress], None], seeds: list[int]
+) -> RunRecord:
+    folder.mkdir(parents=True, exist_ok=True)
     times = note(options.cache, key)
     print("a library that prints must not break the messages")
     report(Progress(key, 1, 1, 1, 2))
@@ -57,7 +75,7 @@ def execute(key: RunKey, options: Options, folder: Path, report: Callable[[Progr
         time_s=2.0,
         peak_memory_bytes=10,
         predictions=archive.predictions_digest(arrays),
-        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device},
+        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device, "together": seeds},
     )
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError
@@ -34,7 +35,8 @@ def options(tmp_path: Path) -> Options:
 
 def run(key: RunKey, options: Options, told: list[Progress] | None = None) -> tuple[RunRecord, Path]:
     folder = options.out / "runs" / key.folder
-    return execute(key, options, folder, ([] if told is None else told).append), folder
+    (record,) = execute([key], options, [folder], ([] if told is None else told).append)
+    return record, folder
 
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
@@ -118,7 +120,7 @@ def test_provenance_tells_the_versions_but_neither_host_nor_place(options: Optio
     record, _ = run(replace(KEY, method="linear"), options)
     told = record.provenance
     expected = {"versions", "commit", "dirty", "cpu", "device", "threads", "ceiling", "started_at", "finished_at"}
-    assert expected == set(told)
+    assert expected | {"together"} == set(told)
     text = json.dumps(record.to_json())
     assert str(options.out) not in text
     assert not socket.gethostname() or socket.gethostname() not in json.dumps(told)
@@ -166,9 +168,9 @@ def test_cross_validation_predicts_each_sample_once(options: Options, synthetic_
 def test_a_fold_is_the_same_whatever_folds_ran_before(options: Options, synthetic_cv: ModuleType) -> None:
     run_setting = setting(CV, options)
     device = module.environment.pick_device("cpu")
-    alone = module.run_fold(
-        run_setting, module.open_data(run_setting, device, options.cache).at_fold(2), lambda _: None
-    )
+    data = module.open_data(run_setting, device, options.cache).at_fold(2)
+    (alone,) = module.run_fold([run_setting], [data], lambda _: None)
+    assert isinstance(alone, module.FoldResult)
     _, folder = run(CV, options)
     arrays = arrays_of(folder)
     test = run_setting.arrangement.folds[2].test
@@ -196,7 +198,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_record(options: Options) -> None:
     assert record.status == "failed"
     assert "not finite" in record.error
     assert "\n" not in record.error
-    assert "Traceback" in (folder / "log.txt").read_text()
+    assert "not finite" in (folder / "log.txt").read_text()
     assert not (folder / "predictions.npz").exists()
     assert RunRecord.from_json(json.loads(json.dumps(record.to_json())), "test").status == "failed"
 
@@ -217,3 +219,42 @@ def test_a_method_that_raises_is_a_failed_record(options: Options, monkeypatch: 
 def test_bad_input_is_raised_not_recorded(changes: dict[str, str], told: str, options: Options) -> None:
     with pytest.raises(InputError, match=told):
         run(replace(KEY, **changes), options)
+
+
+@pytest.mark.parametrize("method", ["clcr", "late_fusion", "ogm_ge", "misa", "unimodal_vision"])
+def test_seeds_together_leave_the_records_that_they_would_leave_alone(method: str, options: Options) -> None:
+    keys = [replace(KEY, method=method, seed=seed) for seed in (0, 1, 5)]
+    assert len({module.mark(key, options) for key in keys}) == 1
+    folders = [options.out / "together" / str(key.seed) for key in keys]
+    together = execute(keys, options, folders, lambda progress: None)
+    for key, found, place in zip(keys, together, folders, strict=True):
+        alone, folder = run(key, options)
+        assert (found.key, found.digest, found.n_parameters) == (alone.key, alone.digest, alone.n_parameters)
+        assert found.selection["epoch"] == alone.selection["epoch"]
+        assert found.metrics["test"] == pytest.approx(alone.metrics["test"], abs=5e-4)
+        assert np.allclose(arrays_of(place)["prediction"], arrays_of(folder)["prediction"], atol=1e-3)
+        assert (found.provenance["together"], alone.provenance["together"]) == ([0, 1, 5], [key.seed])
+
+
+def test_fitted_methods_and_fine_tuned_language_train_alone(options: Options) -> None:
+    assert module.mark(replace(KEY, method="linear"), options) is None
+    assert module.best_together(KEY, options) > 1
+    assert module.best_together(KEY, replace(options, overrides=("encoder.width=128",))) == 1
+
+
+def test_a_group_that_does_not_fit_is_halved(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = module.run_fold
+
+    def tight(runs: list, *rest: object) -> object:
+        sizes.append(len(runs))
+        if len(runs) > 1:
+            raise torch.OutOfMemoryError("tried to allocate too much")
+        return whole(runs, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "run_fold", tight)
+    keys = [replace(KEY, seed=seed) for seed in range(3)]
+    records = execute(keys, options, [options.out / str(key.seed) for key in keys], lambda progress: None)
+    assert sizes == [3, 1, 2, 1, 1]
+    assert [record.status for record in records] == ["done"] * 3
+    assert [record.provenance["together"] for record in records] == [[0], [1], [2]]

@@ -33,7 +33,7 @@ keys = [RunKey("cmu_mosi", "aligned", "twin", "tiny", m, "full", s) for m in met
 def told(event):
     if event.kind in ("start", "end"):
         print(event.kind, event.key, event.result.state if event.result else "", flush=True)
-local(keys, Place(folder, folder / "cache"), Crew(workers, engine="fake_engine"), told)
+local([(key,) for key in keys], Place(folder, folder / "cache"), Crew(workers, engine="fake_engine"), told)
 """
 
 
@@ -55,7 +55,7 @@ def go(
     runs: list[RunKey], place: Place, workers: int = 1, listen: Callable[[Event], None] = lambda event: None
 ) -> dict[str, Result]:
     crew = Crew(workers, engine="fake_engine")
-    return {f"{r.key.method}-{r.key.seed}": r for r in launch.local(runs, place, crew, listen)}
+    return {f"{r.key.method}-{r.key.seed}": r for r in launch.local([(run,) for run in runs], place, crew, listen)}
 
 
 def runner(folder: Path, workers: int, methods: str, seeds: int) -> subprocess.Popen[str]:
@@ -126,8 +126,40 @@ def test_a_run_whose_worker_dies_is_tried_once_more(place: Place) -> None:
 
 def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
     with pytest.raises(InputError, match="No module named 'no_engine'") as caught:
-        launch.local(keys("quick"), place, Crew(1, engine="no_engine"), lambda event: None)
+        launch.local([(KEY,)], place, Crew(1, engine="no_engine"), lambda event: None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_team_ends_together_and_runs_that_are_done_stay_as_they_are(place: Place) -> None:
+    team = tuple(keys("quick", seeds=3))
+    go([team[1]], place)
+    before = (store.folder_of(place.out, team[1]) / "record.json").stat().st_mtime_ns
+    events: list[Event] = []
+    results = launch.local([team], place, Crew(1, engine="fake_engine"), events.append)
+    assert [result.state for result in results] == ["done", "kept", "done"]
+    assert (store.folder_of(place.out, team[1]) / "record.json").stat().st_mtime_ns == before
+    assert [event.together for event in events if event.kind == "start"] == [3, 3, 3]
+    record = store.read_record(store.folder_of(place.out, team[2]))
+    assert record is not None
+    assert record.provenance["together"] == [0, 1, 2]
+    assert not list(place.out.rglob(claims.CLAIM))
+
+
+def test_a_team_whose_worker_dies_twice_goes_on_in_halves(place: Place) -> None:
+    team = (*keys("quick", seeds=2), *keys("dies"))
+    results = {r.key: r.state for r in launch.local([team], place, Crew(1, engine="fake_engine"), lambda event: None)}
+    assert [results[key] for key in team] == ["done", "done", "failed"]
+    assert not list(place.out.rglob(claims.CLAIM))
+
+
+def test_a_team_waits_as_a_whole_for_a_run_that_another_process_has(place: Place) -> None:
+    team = tuple(keys("quick", seeds=2))
+    other = runner(place.out, 1, "slow,quick", 1)
+    until(lambda: len(fake_engine.executed(place.cache)) > 0, "the other runner starts")
+    results = launch.local([team, *((key,) for key in keys("slow"))], place, Crew(2, engine="fake_engine"), print)
+    other.communicate(timeout=20)
+    assert {result.state for result in results} <= {"done", "kept"}
+    assert len(results) == 3
 
 
 def test_two_runners_on_one_folder_execute_nothing_twice(place: Place) -> None:
@@ -170,7 +202,7 @@ def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkey
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     crew = Crew(2, ("cpu", "cuda:0"), "fake_engine")
-    launch.local(keys("slow", seeds=2), place, crew, lambda event: None)
+    launch.local([(key,) for key in keys("slow", seeds=2)], place, crew, lambda event: None)
     records = [store.read_record(store.folder_of(place.out, key)) for key in keys("slow", seeds=2)]
     assert {record.provenance["device"] for record in records if record} == {"cpu", "cuda:0"}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from baselines import METHODS
@@ -101,9 +102,9 @@ def test_no_trial_reads_the_test_split(options: Options, monkeypatch: pytest.Mon
     targets: set[str] = set()
     batch, target = FoldData.batch, FoldData.targets
 
-    def watched(self: FoldData, samples: object) -> object:
-        asked.update(int(k) for k in samples)  # type: ignore[attr-defined]
-        return batch(self, samples)  # type: ignore[arg-type]
+    def watched(self: FoldData, samples: torch.Tensor, **how: object) -> object:
+        asked.update(samples.flatten().tolist())
+        return batch(self, samples, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FoldData, "batch", watched)
     monkeypatch.setattr(FoldData, "targets", lambda self, split: (targets.add(split), target(self, split))[1])

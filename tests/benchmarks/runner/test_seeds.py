@@ -19,7 +19,11 @@ def test_every_purpose_and_identity_has_its_own_stream() -> None:
 def test_streams_are_pinned() -> None:
     """Adding a stream, or a change of the hash, must move none of these: committed runs rest on them."""
     expected = Streams(
-        init=8607387213615682793, order=8222052003798790007, dropout=7105523382300182827, noise=8313377538520213164
+        init=8607387213615682793,
+        order=8222052003798790007,
+        dropout=7105523382300182827,
+        noise=8313377538520213164,
+        augment=1368747349293297923,
     )
     assert streams("cmu_mosi", "standard", 3, 1) == expected
 

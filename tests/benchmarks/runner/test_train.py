@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from benchmarks.metrics import compute
 from benchmarks.runner.config import Training
-from benchmarks.runner.seeds import streams
-from benchmarks.runner.train import DiagnosticMeans, Goal, TrainingError, evaluate, make_optimizer, schedule, train
+from benchmarks.runner.group import DiagnosticMeans, Evaluation, Group, TrainingError, batches, steps
+from benchmarks.runner.seeds import Streams, streams
+from benchmarks.runner.train import Goal, Outcome, clip_gradients, make_optimizer, schedule, train
 from clcr.api import Batch, Method, Modality, Output, Step, Task
+from clcr.layers import Dropout, Linear
 
 SEEDS = streams("synthetic", "plain", 0, 0)
 TRAINING = Training(optimizer="adamw", lr=0.02, weight_decay=0.0, batch_size=16, epochs=6)
@@ -74,8 +76,19 @@ class Small(Method):
         self.norms.append(float(self.layer.weight.grad.norm()))
 
 
-def run(method: Small, data: SyntheticData, training: Training = TRAINING, goal: Goal = CLASSES) -> object:
-    return train(method, data, training, goal, SEEDS, lambda epoch: None)
+def run(
+    method: Small, data: SyntheticData, training: Training = TRAINING, goal: Goal = CLASSES, seeds: Streams = SEEDS
+) -> Outcome:
+    (outcome,) = train(Group([method], [data]), training, goal, [seeds], lambda epoch: None)
+    if isinstance(outcome, TrainingError):
+        raise outcome
+    return outcome
+
+
+def evaluate(method: Small, data: SyntheticData, split: str) -> Evaluation:
+    (found,) = Group([method], [data]).evaluate(split)
+    assert isinstance(found, Evaluation)
+    return found
 
 
 def train_batches(data: SyntheticData) -> list[Tensor]:
@@ -84,7 +97,9 @@ def train_batches(data: SyntheticData) -> list[Tensor]:
 
 def test_it_learns_and_tells_every_epoch() -> None:
     method, data, told = Small(), SyntheticData(), []
-    outcome = train(method, data, replace(TRAINING, epochs=20), CLASSES, SEEDS, told.append)
+    group = Group([method], [data])
+    (outcome,) = train(group, replace(TRAINING, epochs=20), CLASSES, [SEEDS], told.append)
+    assert isinstance(outcome, Outcome)
     assert told == list(range(1, 21))
     assert outcome.value >= 0.85
     losses = [row["loss"] for row in outcome.curves]
@@ -112,7 +127,7 @@ def test_the_order_is_the_order_streams_alone() -> None:
     orders = []
     for seeds in (SEEDS, replace(SEEDS, init=1, dropout=2, noise=3), replace(SEEDS, order=4)):
         data = SyntheticData()
-        train(Small(), data, replace(TRAINING, epochs=1), CLASSES, seeds, lambda epoch: None)
+        run(Small(), data, replace(TRAINING, epochs=1), seeds=seeds)
         orders.append(torch.cat(train_batches(data)).tolist())
     assert orders[0] == orders[1] != orders[2]
 
@@ -127,7 +142,7 @@ def test_equal_seeds_give_equal_bits_whatever_ran_before() -> None:
         found.append((outcome.curves, evaluate(method, data, "test").prediction.tobytes()))
     assert found[0] == found[1]
     other = Small()
-    other_outcome = train(other, data, TRAINING, CLASSES, replace(SEEDS, dropout=9), lambda epoch: None)
+    other_outcome = run(other, data, seeds=replace(SEEDS, dropout=9))
     assert other_outcome.curves != found[0][0]
 
 
@@ -188,8 +203,8 @@ def test_the_noise_stream_is_the_hooks_own() -> None:
     drawn = []
     for dropout in (1, 2):
         method = Small()
-        train(method, SyntheticData(), TRAINING, CLASSES, replace(SEEDS, dropout=dropout), lambda epoch: None)
-        drawn.append(float(torch.rand(1, generator=method.steps[-1].noise)))
+        run(method, SyntheticData(), seeds=replace(SEEDS, dropout=dropout))
+        drawn.append(float(method.steps[-1].noise.normal(1)))
     assert drawn[0] == drawn[1]
 
 
@@ -272,3 +287,93 @@ def test_diagnostics_are_means_over_samples() -> None:
     tokens = DiagnosticMeans()
     tokens.add({"alpha": torch.tensor([[[0.0, 1.0]], [[2.0, 3.0]]])}, 2)
     assert tokens.read() == {"alpha": 1.5}
+
+
+class Several(SyntheticData):
+    """The data of several seeds as one."""
+
+    def __init__(self, folds: Sequence[SyntheticData]) -> None:
+        self.folds = folds
+
+    def batch(self, samples: Tensor) -> Batch:
+        each = [fold.batch(own) for fold, own in zip(self.folds, samples, strict=True)]
+        masks, targets = (torch.stack(x) for x in zip(*((b.masks[0], b.target) for b in each), strict=True))
+        return Batch((torch.stack([b.inputs[0] for b in each]),), (masks,), targets)
+
+
+SyntheticData.together = Several  # type: ignore[attr-defined]
+
+
+class Folding(Small):
+    """The same with layers that fold."""
+
+    FOLDS = True
+
+    def __init__(self, regression: bool = False, seed: int = 0) -> None:
+        super().__init__(regression)
+        torch.manual_seed(seed)
+        self.dropout, self.layer = Dropout(0.2), Linear(4, self.task.outputs)  # type: ignore[assignment]
+
+    def forward(self, batch: Batch) -> Output:
+        raw = self.layer(self.dropout(batch.inputs[0][..., 0, :]))
+        return Output(raw.squeeze(-1) if self.task.n_classes is None else raw, {"first": raw.detach()})
+
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        return {**Method.losses(self, output, batch), "small": 0.01 * self.layer.weight.square().sum((-2, -1))}
+
+    def adjust_gradients(self, output: Output, batch: Batch, step: Step) -> None:
+        gradient = self.layer.weight.grad
+        assert gradient is not None
+        gradient += 0.01 * step.noise.normal(*gradient.shape[1:])
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_group_gives_each_seed_what_it_would_have_alone(patience: int) -> None:
+    """Splits of 65, 60 and 65 samples: the last batches differ in size, and one seed stops before the others."""
+    training = replace(TRAINING, clip_norm=0.5, patience=patience, epochs=9)
+    sizes, seeds = (65, 60, 65), [streams("synthetic", "plain", seed, 0) for seed in range(3)]
+    data = [SyntheticData(train=size) for size in sizes]
+    group = Group([Folding(seed=seed) for seed in range(3)], data)
+    together = train(group, training, CLASSES, seeds, lambda epoch: None)
+    predicted = group.evaluate("test")
+    for seed in range(3):
+        one = Group([Folding(seed=seed)], [SyntheticData(train=sizes[seed])])
+        (alone,) = train(one, training, CLASSES, [seeds[seed]], lambda epoch: None)
+        found = together[seed]
+        assert isinstance(alone, Outcome)
+        assert isinstance(found, Outcome)
+        assert (found.epoch, found.value, len(found.curves)) == (alone.epoch, alone.value, len(alone.curves))
+        for ours, theirs in zip(found.curves, alone.curves, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert ours["diagnostics"] == pytest.approx(theirs["diagnostics"], rel=1e-4, abs=1e-5)
+        assert np.allclose(predicted[seed].prediction, one.evaluate("test")[0].prediction, atol=1e-5)
+
+
+def test_a_seed_that_fails_leaves_the_others_alone() -> None:
+    methods = [Folding(seed=seed) for seed in range(3)]
+    with torch.no_grad():
+        methods[1].layer.weight[0, 0] = float("nan")
+    seeds = [streams("synthetic", "plain", seed, 0) for seed in range(3)]
+    outcomes = train(Group(methods, [SyntheticData()] * 3), TRAINING, CLASSES, seeds, lambda epoch: None)
+    assert [isinstance(outcome, Outcome) for outcome in outcomes] == [True, False, True]
+    assert "not finite" in str(outcomes[1])
+
+
+def test_each_seed_is_clipped_by_its_own_norm() -> None:
+    group = Group([Folding(seed=seed) for seed in range(2)], [SyntheticData()] * 2)
+    for parameter in group.method.parameters():
+        parameter.grad = torch.stack([torch.full_like(parameter[0], 100.0), torch.full_like(parameter[0], 0.01)])
+    clip_gradients(group, 0.5)
+    norms = [torch.cat([p.grad[s].flatten() for p in group.method.parameters()]).norm() for s in range(2)]  # type: ignore[index]
+    assert norms[0] == pytest.approx(0.5, rel=1e-4)
+    assert norms[1] == pytest.approx(0.01 * math.sqrt(10), rel=1e-4)
+
+
+def test_methods_that_do_not_fold_train_alone() -> None:
+    with pytest.raises(ValueError, match="one seed at a time"):
+        Group([Small(), Small()], [SyntheticData(), SyntheticData()])
+
+
+@pytest.mark.parametrize("samples", [1, 2, 15, 16, 17, 18, 31, 32, 33, 65])
+def test_the_plan_knows_how_many_steps_an_epoch_has(samples: int) -> None:
+    assert steps(samples, 16) == len(batches(torch.arange(samples), 16))

@@ -49,8 +49,8 @@ def attend_to_others(projected: Tensor, alpha: Tensor) -> Tensor:
 def fused(projected: Tensor, bias: Tensor) -> Tensor:
     """(L, 3, heads, e, M, B, T) and what is added to the logits of a key, (L, M, B, T), to (L, heads, e, M, B, T).
 
-    The bias stands as one more channel of the key, beside the inverse of the logits' scale. Some devices run fused attention only on
-    widths that are multiples of 4.
+    The bias stands as one more channel of the key, beside the inverse of the logits' scale. Some devices run fused
+    attention only on widths that are multiples of 4.
     """
     levels, _, heads, width, modalities, batch, tokens = projected.shape
     more = 4 - width % 4

@@ -148,15 +148,11 @@ class TokenBudget(nn.Module):
 class Exchange(nn.Module):
     """Each modality attends to the weighted tokens of the others; projections are shared by the modalities [C]."""
 
-    others: Tensor
-
-    def __init__(self, modalities: int, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.project = nn.Parameter(uniform(LEVELS, width, 3 * width, fan_in=width))
         self.output = nn.Parameter(uniform(LEVELS, width, width, fan_in=width))
-        others = [k for m in range(modalities) for k in range(modalities) if k != m]
-        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
 
     def forward(self, x: Tensor, alpha: Tensor) -> Tensor:
         """Tokens (L, M, B, T, r) and their weights (L, M, B, T) to what the exchange adds: (L, M, B, T, r)."""
@@ -165,7 +161,7 @@ class Exchange(nn.Module):
             return torch.zeros_like(x)
         projected = self.project.mT @ x.flatten(-4, -2).mT  # channels before tokens, as the attention wants them
         projected = projected.view(*lead, 3, self.heads, -1, modalities, batch, tokens)
-        received = attend_to_others(projected, alpha, self.others).flatten(-3, -1).flatten(-3, -2)
+        received = attend_to_others(projected, alpha).flatten(-3, -1).flatten(-3, -2)
         return (received.mT @ self.output).view(x.shape)
 
 
@@ -193,7 +189,7 @@ class IntraCED(nn.Module):
         super().__init__()
         self.subspaces = Subspaces(modalities, width, config)
         self.budget = TokenBudget(config) if config.budget != "dense" else None
-        self.exchange = Exchange(modalities, config.shared_rank, config.heads)
+        self.exchange = Exchange(config.shared_rank, config.heads)
 
     def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
         """H (L, M, B, T, d), zero at padding, and mask (1, M, B, T)."""
@@ -215,9 +211,9 @@ class DenseExchange(nn.Module):
 
     sketch: Tensor
 
-    def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:
+    def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:  # noqa: ARG002 - as IntraCED
         super().__init__()
-        self.exchange = Exchange(modalities, width, config.heads)
+        self.exchange = Exchange(width, config.heads)
         self.ranks = [config.shared_rank, config.private_rank]
         self.register_buffer("sketch", torch.linalg.qr(torch.randn(width, sum(self.ranks)))[0])
 

@@ -10,6 +10,7 @@ from opcount import OperationCount
 
 from clcr.api import Batch, Modality, Task
 from clcr.config import VARIANTS, CLCRConfig, EncoderConfig
+from clcr.layers import Draws, drawing, fold
 from clcr.method import CLCR
 
 LIMIT = 700
@@ -50,6 +51,26 @@ def test_the_counter_tells_views_from_work() -> None:
 
 def test_a_full_step_stays_within_the_limit() -> None:
     assert launched(*full_size()).total <= LIMIT
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_dropout_optimiser_and_seeds_stay_within_the_limit(seeds: int) -> None:
+    """All that a training step launches: forward in training mode, masks, backward, AdamW."""
+    model, batch = full_size()
+    folded = fold([model] * seeds).train()
+    group = Batch(
+        tuple(x.expand(seeds, *x.shape) for x in batch.inputs),
+        tuple(x.expand(seeds, *x.shape) for x in batch.masks),
+        batch.target.expand(seeds, -1),
+    )
+    optimiser, draws = torch.optim.AdamW(folded.parameters(), fused=True), Draws(range(seeds))
+    for _ in range(2):  # the first step also fills the streams and makes the optimiser's state
+        with OperationCount() as count:
+            with drawing(draws):
+                losses = folded.losses(folded(group), group)
+            torch.stack(list(losses.values())).sum().backward()
+            optimiser.step()
+    assert count.total <= LIMIT
 
 
 @pytest.mark.parametrize("variant", ["no_hierarchy", "no_intraced", "no_intercad", "full_mix", "budget_60"])

@@ -76,8 +76,9 @@ def prepare(name: str, source: Path, cache: Path, options: Options = DEFAULTS) -
         return folder
     with engine.area(engine.partial_folder(folder)) as held, Writer(folder, name) as writer:
         engine.run(job, writer, held, options)
-        for problem in _unserved(name, writer.seal()):
-            options.tell(str(problem))
+        data = writer.seal()
+        for told in (*map(str, _unserved(name, data)), *_of_other_shape(name, data)):
+            options.tell(told)
     return folder
 
 
@@ -97,7 +98,6 @@ def _unserved(name: str, data: Prepared) -> list[InputError]:
     for protocol in spec(name).protocols:
         if set(reads(protocol)) <= set(data.digests):
             try:
-                _check_shapes(data, protocol)
                 arrangement = arrange(data, protocol, 0)
                 if protocol.name not in noted:
                     check_counts(protocol, arrangement, name)
@@ -106,13 +106,15 @@ def _unserved(name: str, data: Prepared) -> list[InputError]:
     return problems
 
 
-def _check_shapes(data: Prepared, protocol: Protocol) -> None:
-    """InputError where the arrays were made in another shape than the protocol's runs read: by another preset."""
-    for modality in protocol.modalities:
-        found = () if modality.layout == "text" else data.array(modality.array).shape[1:]
-        if modality.layout != "text" and found != modality.shape:
-            shapes = f"array {modality.array} holds {list(found)} a row, its runs read {list(modality.shape)}"
-            raise InputError(f"{data.name}: protocol {protocol.name}: {shapes}; to run it prepare the default preset")
+def _of_other_shape(name: str, data: Prepared) -> list[str]:
+    """A line for each array whose shape is not that of the default preset: its runs read what was prepared."""
+    modalities = {m.array: m for protocol in spec(name).protocols for m in protocol.modalities if m.layout != "text"}
+    return [
+        f"{name}: array {array} holds {list(found.shape[1:])} a row, the default preset's "
+        f"{list(modalities[array].shape)}; runs read it as it is, and their numbers stand beside those of this preset alone"
+        for array, found in data.arrays.items()
+        if array in modalities and found.shape[1:] != modalities[array].shape
+    ]
 
 
 def check_counts(protocol: Protocol, arrangement: Arrangement, where: str) -> None:

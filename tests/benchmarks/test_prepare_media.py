@@ -86,7 +86,7 @@ def test_mp4_beside_flat_wav_gives_the_same_clips(tmp_path: Path) -> None:
 def test_presets_of_crema_d(preset: str, shape: tuple[int, int], source: Path, tmp_path: Path) -> None:
     data, parameters, told = made("crema_d", source, tmp_path, preset=preset)
     assert data.array("spectrogram").shape[1:] == shape
-    assert any("its runs read [188, 257]; to run it prepare the default preset" in line for line in told)
+    assert any(f"holds {list(shape)} a row, the default preset's [188, 257]; runs read it" in line for line in told)
     assert parameters["preset"] == preset
     assert parameters["reason"]
 

@@ -111,7 +111,7 @@ def _of_other_shape(name: str, data: Prepared) -> list[str]:
     modalities = {m.array: m for protocol in spec(name).protocols for m in protocol.modalities if m.layout != "text"}
     return [
         f"{name}: array {array} holds {list(found.shape[1:])} a row, the default preset's "
-        f"{list(modalities[array].shape)}; runs read it as it is, and their numbers stand beside those of this preset alone"
+        f"{list(modalities[array].shape)}; runs read it as it is: compare them with others of this preset"
         for array, found in data.arrays.items()
         if array in modalities and found.shape[1:] != modalities[array].shape
     ]

@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--workers", type=int, metavar="N", help="processes that decode media (default: one a core)")
     preparing.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
     preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
+    preparing.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
     running.add_argument(
@@ -225,7 +226,7 @@ def _prepare(args: argparse.Namespace, console: Console) -> int:
     source = args.source or os.environ.get("CLCR_DATA")
     if not source:
         raise InputError("prepare: no source; pass --source DIR or set CLCR_DATA to the folder of published files")
-    options = preparation.options(args.workers, args.preset, args.max_loss, console.note)
+    options = preparation.options(args.workers, args.preset, args.max_loss, console.note, args.clip_timeout)
     if args.dry_run:
         return preparation.dry_run(wanted, Path(source), options, console)
     return preparation.prepare(wanted, Path(source), cache_folder(), options, console)

@@ -1,7 +1,7 @@
 """From a list of clips to prepared arrays: many processes, resumable clip by clip, the same bytes in any order.
 
-The parent alone writes. Rows go to their place in ``.partial-<benchmark>/<array>.npy``, then a line to its journal with
-the row's checksum: whatever kills the process, the next one checks the rows that the journal names and does the others.
+A worker writes a clip's rows to their place in ``.partial-<benchmark>/<array>.npy``, then the parent a line with their
+checksums to its journal: whatever kills it, the next one checks the rows that the journal names and does the others.
 A clip that cannot be used is listed with its reason; above a stated share of losses nothing is published.
 """
 
@@ -11,19 +11,17 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-import signal
-import threading
 import time
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +31,11 @@ from benchmarks.errors import InputError
 from benchmarks.lists import Table
 from benchmarks.media import MediaFault
 from benchmarks.media.files import Loss, fault
+from benchmarks.pool import Lost, Pool
 from benchmarks.prepared import Writer
 
 JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
-WINDOW = 4  # clips handed out per worker: enough to keep it busy, little to lose
+CLIP_TIMEOUT_S = 120.0
 TELL_EVERY_S = 10.0
 
 
@@ -90,12 +89,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Options:
-    """How to prepare: processes (0: this one), preset and share of losses (None: as the benchmark says)."""
+    """How to prepare: processes (0: this one), preset and share of losses (None: as the benchmark says).
+    clip_timeout: seconds after which a clip is given up; they hold in processes that can be ended, not in this one."""
 
     workers: int = 0
     preset: str | None = None
     max_loss: float | None = None
     tell: Callable[[str], None] = lambda _: None
+    clip_timeout: float = CLIP_TIMEOUT_S
 
 
 def survey(job: Job) -> tuple[list[int], list[Loss]]:
@@ -167,12 +168,51 @@ def lost_by_class(job: Job, kept: Sequence[int]) -> dict[str, list[int]]:
     return {job.classes[k] if k < len(job.classes) else str(k): share for k, share in shares.items() if share[0]}
 
 
+class Rows:
+    """The array files of a preparation under way, row by row. Pickled for a new process it takes its open files along:
+    a worker that outlives its parent cannot write to the files of the next preparation."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[int, int, int]] = {}  # name -> handle, where rows begin, bytes of a row
+
+    def open(self, path: Path, name: str, array: ArrayPlan, rows: int) -> None:
+        """Open an array's file; a new one has its full size at once."""
+        self._files[name] = _array_file(path, array, rows)
+
+    def write(self, row: int, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Write a clip's arrays to their places; returns their checksums."""
+        checksums = {}
+        for name, array in arrays.items():
+            handle, start, size = self._files[name]
+            body = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            _write_all(handle, body, start + row * size)
+            checksums[name] = zlib.crc32(body)
+        return checksums
+
+    def read(self, name: str, row: int) -> bytes:
+        """The bytes of a row."""
+        handle, start, size = self._files[name]
+        return os.pread(handle, size, start + row * size)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for handle, _, _ in self._files.values():
+            os.close(handle)
+        self._files = {}
+
+    def __getstate__(self) -> dict[str, tuple[Any, int, int]]:
+        return {name: (DupFd(handle), start, size) for name, (handle, start, size) in self._files.items()}
+
+    def __setstate__(self, state: dict[str, tuple[Any, int, int]]) -> None:
+        self._files = {name: (copy.detach(), start, size) for name, (copy, start, size) in state.items()}
+
+
 class Area:
-    """The folder of a preparation under way, held by one process at a time."""
+    """The folder of a preparation under way, held by one process at a time. results: what the journal has, by row."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[str, tuple[int, int, int]] = {}  # name -> handle, where rows begin, bytes of a row
+        self.rows = Rows()
         self._journal = -1
         self.results: dict[int, dict[str, Any]] = {}
 
@@ -185,7 +225,7 @@ class Area:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self._journal = os.open(self.folder / JOURNAL, flags, 0o644)
         for name, array in job.arrays.items():
-            self._files[name] = _array_file(self.folder / f"{name}.npy", array, len(rows))
+            self.rows.open(self.folder / f"{name}.npy", name, array, len(rows))
         if not plan.is_file():
             plan.write_text(mark, encoding="utf-8")
         self.results = dict(self._intact())
@@ -203,26 +243,15 @@ class Area:
                 row = int(result["row"])
             except (ValueError, KeyError, TypeError):
                 continue  # the last line of a killed process
-            if all(self._checksum(name, row) == value for name, value in result["crc"].items()):
+            if all(zlib.crc32(self.rows.read(name, row)) == value for name, value in result["crc"].items()):
                 yield row, result
 
-    def _checksum(self, name: str, row: int) -> int:
-        handle, start, size = self._files[name]
-        return zlib.crc32(os.pread(handle, size, start + row * size))
-
-    def put(self, row: int, result: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a clip's rows, then the line that says so."""
-        checksums = {}
-        for name, array in arrays.items():
-            handle, start, size = self._files[name]
-            body = np.ascontiguousarray(array).tobytes()
-            _write_all(handle, body, start + row * size)
-            checksums[name] = zlib.crc32(body)
-        result = {"row": row, "crc": checksums, **result}
+    def put(self, result: dict[str, Any]) -> None:
+        """Note what became of a clip: ``row``, ``crc`` of the rows that are written, and what _attempt says."""
         line = b"\n" + json.dumps(result).encode() + b"\n"
         if os.write(self._journal, line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.results[row] = result
+        self.results[result["row"]] = result
 
     def file(self, name: str, array: ArrayPlan, rows: Sequence[int], total: int) -> Path:
         """The array's file with these rows alone; the very file where no row was lost."""
@@ -231,20 +260,18 @@ class Area:
             return path
         compact = self.folder / f"{name}.kept.npy"
         compact.unlink(missing_ok=True)
-        handle, start, size = self._files[name]
         with compact.open("wb") as file:
             _header(file, array, len(rows))
             for row in rows:
-                file.write(os.pread(handle, size, start + row * size))
+                file.write(self.rows.read(name, row))
         return compact
 
     def close(self) -> None:
         """Let go of the files."""
-        for handle, _, _ in self._files.values():
-            os.close(handle)
+        self.rows.close()
         if self._journal >= 0:
             os.close(self._journal)
-        self._files, self._journal = {}, -1
+        self._journal = -1
 
 
 @contextmanager
@@ -312,8 +339,7 @@ def _array_file(path: Path, array: ArrayPlan, rows: int) -> tuple[int, int, int]
     return os.open(path, os.O_RDWR), path.stat().st_size - rows * size, size
 
 
-def _write_all(handle: int, body: bytes, offset: int) -> None:
-    view = memoryview(body)
+def _write_all(handle: int, view: memoryview, offset: int) -> None:
     while view:
         written = os.pwrite(handle, view, offset)
         view, offset = view[written:], offset + written
@@ -327,13 +353,13 @@ def run(job: Job, writer: Writer, held: Area, options: Options) -> list[int]:
     rows, losses = survey(job)
     check_losses(job, losses, options.max_loss, beside)
     held.open(job, rows)
-    todo = [row for row in range(len(rows)) if row not in held.results]
+    todo = [row for row in range(len(rows)) if _is_due(held.results.get(row), options.clip_timeout)]
     _check_space(job, len(todo), held.folder)
     if len(todo) < len(rows):
         options.tell(f"{job.name}: {len(rows) - len(todo)} of {len(rows)} clips are done already")
     progress = _Progress(job.name, len(todo), options.tell)
-    for row, arrays, result in _results(job, [(row, rows[row]) for row in todo], options.workers):
-        held.put(row, result, arrays)
+    for result in _results(job, {row: job.clips[rows[row]] for row in todo}, held.rows, options):
+        held.put(result)
         progress.step()
     kept_rows = [row for row in range(len(rows)) if "reason" not in held.results[row]]
     decoded = {row: held.results[row] for row in range(len(rows)) if "reason" in held.results[row]}
@@ -403,72 +429,41 @@ class _Progress:
             self._told = now
 
 
-Outcome = tuple[dict[str, np.ndarray], dict[str, Any]]
+def _is_due(result: Mapping[str, Any] | None, limit_s: float) -> bool:
+    """Whether a clip has no result, or was given up sooner than it would be now."""
+    return result is None or result.get("limit_s", math.inf) < limit_s
 
 
-def _attempt(extract: Callable[[Clip], Extracted], arrays: Mapping[str, ArrayPlan], clip: Clip) -> Outcome:
-    """One clip, in a worker: its arrays, or the reason why not."""
+def _attempt(
+    extract: Callable[[Clip], Extracted], arrays: Mapping[str, ArrayPlan], rows: Rows, task: tuple[int, Clip]
+) -> dict[str, Any]:
+    """One clip, in a worker: writes its rows and says so, or says the reason why not."""
+    row, clip = task
+    lost: dict[str, Any] = {"row": row, "crc": {}}
     try:
         values, remark = extract(clip)
     except MediaFault as error:
-        return {}, {"reason": error.reason, "detail": error.detail}
+        return {**lost, "reason": error.reason, "detail": error.detail}
     except (OSError, MemoryError) as error:
-        return {}, {"reason": "damaged", "detail": f"{type(error).__name__}: {getattr(error, 'strerror', '')}"}
+        return {**lost, "reason": "damaged", "detail": f"{type(error).__name__}: {getattr(error, 'strerror', '')}"}
     for name, array in arrays.items():
         if values[name].shape != array.shape or values[name].dtype != np.dtype(array.dtype):
             raise AssertionError(f"{name}: {values[name].dtype} {values[name].shape}, planned {array}")
-    return values, {"remark": remark}
+    return {"row": row, "crc": rows.write(row, values), "remark": remark}
 
 
-def _results(
-    job: Job, todo: Sequence[tuple[int, int]], workers: int
-) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
-    if workers == 0:
-        for row, index in todo:
-            yield row, *_attempt(job.extract, job.arrays, job.clips[index])
+def _results(job: Job, todo: Mapping[int, Clip], rows: Rows, options: Options) -> Iterator[dict[str, Any]]:
+    work = partial(_attempt, job.extract, job.arrays, rows)
+    tasks = {row: (row, clip) for row, clip in todo.items()}
+    if options.workers == 0:
+        yield from map(work, tasks.values())
         return
-    left = list(todo)
-    while left:
-        left = yield from _pooled(job, left, min(workers, len(left)))
-        if not left:
-            return
-        for row, index in left[: workers * WINDOW]:  # a decoder crashed: each clip under way gets a process of its own
-            crashed = yield from _pooled(job, [(row, index)], 1)
-            if crashed:
-                yield row, {}, {"reason": "damaged", "detail": "the decoder crashed"}
-        left = left[workers * WINDOW :]
-
-
-def _pooled(
-    job: Job, todo: Sequence[tuple[int, int]], workers: int
-) -> Generator[tuple[int, dict[str, np.ndarray], dict[str, Any]], None, list[tuple[int, int]]]:
-    """Yields results as they come; returns, where a worker crashed, the clips that did not come back."""
-    queue = deque(todo)
-    pending: dict[Future[Outcome], tuple[int, int]] = {}
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
-    try:
-        while queue or pending:
-            while queue and len(pending) < workers * WINDOW:
-                row, index = queue.popleft()
-                pending[pool.submit(_attempt, job.extract, job.arrays, job.clips[index])] = row, index
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                result = future.result()
-                yield pending.pop(future)[0], *result
-    except BrokenProcessPool:
-        return [*pending.values(), *queue]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return []
-
-
-def _begin(parent: int) -> None:
-    """A worker leaves interrupts to its parent and ends with it, even if that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    for row, result in Pool(work, options.workers, options.clip_timeout).run(tasks):
+        if not isinstance(result, Lost):
+            yield result
+        elif result.slow:
+            limit_s = options.clip_timeout
+            slow = {"reason": "too_slow", "detail": f"no result after {limit_s:g} s", "limit_s": limit_s}
+            yield {"row": row, "crc": {}, **slow}
+        else:
+            yield {"row": row, "crc": {}, "reason": "damaged", "detail": "the decoder crashed"}

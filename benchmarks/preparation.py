@@ -20,13 +20,22 @@ FAILED = 1
 SHOWN = 20  # losses that a dry run shows by name
 
 
-def options(workers: int | None, preset: str | None, max_loss: float | None, tell: Callable[[str], None]) -> Options:
+def options(
+    workers: int | None,
+    preset: str | None,
+    max_loss: float | None,
+    tell: Callable[[str], None],
+    clip_timeout: float | None = None,
+) -> Options:
     """The options of a command line, checked."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")
     if max_loss is not None and not 0 <= max_loss <= 1:
         raise InputError(f"--max-loss {max_loss}: must be a share, 0 to 1")
-    return Options(workers or len(os.sched_getaffinity(0)), preset, max_loss, tell)
+    limit_s = engine.CLIP_TIMEOUT_S if clip_timeout is None else clip_timeout
+    if not limit_s > 0:
+        raise InputError(f"--clip-timeout {limit_s:g}: must be above 0 seconds")
+    return Options(workers or len(os.sched_getaffinity(0)), preset, max_loss, tell, limit_s)
 
 
 def _each(

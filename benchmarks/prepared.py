@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -92,7 +93,7 @@ def digest_array(array: np.ndarray) -> str:
     """SHA-256 of an array's dtype, shape and bytes."""
     total = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     for start in range(0, len(array), _ROWS_AT_ONCE):  # a memory-mapped array is never copied whole
-        total.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).tobytes())
+        total.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -159,10 +160,12 @@ class Writer:
         except OSError:
             shutil.copyfile(path, target)
         array = np.load(target, mmap_mode="r", allow_pickle=False)
-        _check_values(array, f"{self.folder / name}.npy")
-        described = {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": _file_digest(target)}
+        with ThreadPoolExecutor(1) as beside:  # hashing holds no lock
+            whole = beside.submit(_file_digest, target)
+            _check_values(array, f"{self.folder / name}.npy")
+            described = {"shape": list(array.shape), "dtype": array.dtype.str, "digest": digest_array(array)}
         meta = {key: float(value) for key, value in (meta or {}).items()}
-        self._manifest["arrays"][name] = {**described, "digest": digest_array(array), "meta": meta}
+        self._manifest["arrays"][name] = {**described, "sha256": whole.result(), "meta": meta}
 
     def samples(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Write the table of samples: columns of one length, of integers, floats, booleans or strings."""

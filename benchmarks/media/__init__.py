@@ -19,6 +19,7 @@ REASONS = {
     "not_a_file": "a folder, pipe or device, or a link that leads nowhere or round in a circle",
     "empty": "zero bytes",
     "damaged": "the decoder gives up before it has what is needed",
+    "too_slow": "the decoder had no result in the time that a clip may take",
     "no_video": "no video track",
     "no_audio": "no audio track",
     "silent": "an audio track of zeros",

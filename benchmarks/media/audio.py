@@ -6,7 +6,8 @@ Spectrograms are stored time first, float16: of a logarithm between -16 and 5 th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ LOG_FLOOR = 1e-7
 KALDI_FLOOR = float(np.finfo(np.float32).eps)
 FBANK_MEAN, FBANK_SPREAD = -4.503877, 2 * 5.141276  # of AudioSet, as in AST and OGM-GE's process_audio.py
 BLOCK = 1 << 16  # samples
+PROBE = {"probesize": "4096"}  # bytes
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def waveform(path: Path, rate: int, span: tuple[float, float] | None = None, sil
     """
     av = need("av")
     check_file(path)
-    _check_riff(path)
+    options = _riff(path)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), metadata_errors="replace", options=options) as container:
             if not container.streams.audio:
                 raise MediaFault("no_audio", f"tracks: {', '.join(s.type for s in container.streams) or 'none'}")
             pieces, found_rate, whole = _decode(container, container.streams.audio[0], span)
@@ -85,13 +87,17 @@ def waveform(path: Path, rate: int, span: tuple[float, float] | None = None, sil
     return samples if found_rate == rate else _resample(samples, found_rate, rate)
 
 
-def _check_riff(path: Path) -> None:
-    """A .wav that was cut: FFmpeg believes the file's length and says nothing."""
+def _riff(path: Path) -> dict[str, str]:
+    """How FFmpeg is to open the file. A .wav is all there and says at its start what it holds: without PROBE, FFmpeg
+    decodes seconds of it to find that out. MediaFault for one that was cut: FFmpeg would say nothing."""
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(12)
+    if head[:4] != b"RIFF":
+        return {}
     stated, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
-    if head[:4] == b"RIFF" and stated < 2**32 - 1 and size < WHOLE * stated:
+    if stated < 2**32 - 1 and size < WHOLE * stated:
         raise MediaFault("damaged", f"audio: {size} bytes there of {stated} stated")
+    return PROBE if head[8:] == b"WAVE" else {}
 
 
 def _decode(container: Any, stream: Any, span: tuple[float, float] | None) -> tuple[list[np.ndarray], int, bool]:
@@ -139,14 +145,28 @@ def _mono(frame: Any) -> np.ndarray:
 def _resample(samples: np.ndarray, found: int, rate: int) -> np.ndarray:
     """Band-limited, by FFmpeg's resampler (librosa uses soxr: the two differ near the band's edge alone)."""
     av = need("av")
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-    pieces = []
-    for start in range(0, len(samples), BLOCK):
-        frame = av.AudioFrame.from_ndarray(samples[None, start : start + BLOCK], format="flt", layout="mono")
-        frame.sample_rate, frame.pts = found, start
-        pieces += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    pieces += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    graph = av.filter.Graph()
+    graph.threads = 1  # PyAV's AudioResampler is the same graph with a thread for each core, made anew for each clip
+    start = graph.add("abuffer", sample_rate=str(found), sample_fmt="flt", channel_layout="mono")
+    end = graph.add("aformat", sample_rates=str(rate), sample_fmts="flt", channel_layouts="mono")
+    graph.link_nodes(start, end, graph.add("abuffersink")).configure()
+    pieces: list[np.ndarray] = []
+    for first in range(0, len(samples), BLOCK):
+        frame = av.AudioFrame.from_ndarray(samples[None, first : first + BLOCK], format="flt", layout="mono")
+        frame.sample_rate, frame.pts = found, first
+        graph.push(frame)
+        pieces += _pulled(graph)
+    graph.push(None)
+    pieces += _pulled(graph)
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+
+
+def _pulled(graph: Any) -> Iterator[np.ndarray]:
+    """What a graph has ready."""
+    av = need("av")
+    with suppress(av.EOFError, av.BlockingIOError):  # it has no more, or no more until it is given more
+        while True:
+            yield graph.pull().to_ndarray()[0]
 
 
 def spectrogram(samples: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,14 @@ def scaled_size(width: int, height: int) -> tuple[int, int]:
 
 def _scaled(frame: Any, layout: str) -> np.ndarray:
     width, height = scaled_size(frame.width, frame.height)
-    picture: np.ndarray = frame.reformat(width, height, layout, interpolation="AREA").to_ndarray()
+    picture: np.ndarray = _scaler().reformat(frame, width, height, layout, interpolation="AREA", threads=1).to_ndarray()
     return picture
+
+
+@cache
+def _scaler() -> Any:
+    """One for all frames of the process: it keeps its tables while size and layout stay the same."""
+    return need("av").video.reformatter.VideoReformatter()
 
 
 def check_file(path: Path) -> None:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 FPS = 10
+GOP = 8  # frames from a key frame to the next
 CODECS = {".flv": ("flv", "mp3"), ".mp4": ("libx264", "aac"), ".avi": ("mpeg4", "mp3")}
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 
@@ -53,7 +54,7 @@ def write_video(
     with av.open(str(path), "w") as out:
         stream = out.add_stream(video_codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.gop_size = 8
+        stream.gop_size = GOP
         track = out.add_stream(audio_codec, rate=44100, layout="mono") if sound is not None else None
         for index in range(count):
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture(index, count, size), format="rgb24")):

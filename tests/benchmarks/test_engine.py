@@ -34,6 +34,8 @@ def extract(clip: Clip, log: str = "", pause: float = 0.0) -> Extracted:
     time.sleep(pause)
     if text.startswith("crash") and os.environ.get("CLCR_TEST_MAIN") != str(os.getpid()):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if text.startswith("hang") and not Path(text[5:]).exists():
+        os.read(os.pipe()[0], 1)
     if text.startswith("bad"):
         raise MediaFault("damaged", "no picture")
     seed = int(clip.id.removeprefix("clip"))
@@ -145,7 +147,7 @@ def leave(folder: Path, what: Job, rows: dict[int, dict[str, np.ndarray]]) -> No
     with suppress(KeyboardInterrupt), engine.area(folder / ".partial-toy") as held:
         held.open(what, range(COUNT))
         for row, values in rows.items():
-            held.put(row, {"remark": ""}, values)
+            held.put({"row": row, "crc": held.rows.write(row, values), "remark": ""})
         raise KeyboardInterrupt
 
 
@@ -209,6 +211,24 @@ def test_a_crash_of_the_decoder_costs_that_clip_alone(tmp_path: Path, monkeypatc
         {"id": "clip4", "reason": "damaged", "detail": "the decoder crashed"}
     ]
     assert len(prepared.load(folder, verify=True).array("frames")) == 5
+
+
+def test_a_decoder_that_hangs_costs_that_clip_alone_and_more_time_is_another_chance(tmp_path: Path) -> None:
+    log, src, freed = tmp_path / "log", tmp_path / "src", tmp_path / "freed"
+    src.mkdir()
+    (src / "clip1.avi").write_text(f"hang {freed}")
+    strict = job(src, count=6, max_loss=0.0, log=str(log))
+    with pytest.raises(InputError, match=r"1 of 6 clips lost \(too_slow 1\)"):
+        prepare(tmp_path / "toy", strict, workers=2, clip_timeout=1.0)
+    assert (tmp_path / "toy.losses.txt").read_text() == "clip1\ttoo_slow\tno result after 1 s\n"
+    log.unlink()
+    with pytest.raises(InputError, match=r"too_slow 1"):
+        prepare(tmp_path / "toy", strict, workers=2, clip_timeout=1.0)
+    assert not log.exists()  # the loss is known
+    freed.touch()
+    data = prepared.load(prepare(tmp_path / "toy", strict, workers=2, clip_timeout=60.0), verify=True)
+    assert log.read_text() == "clip1\n"
+    assert data.column("id").tolist() == [f"clip{n}" for n in range(6)]
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

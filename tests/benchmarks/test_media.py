@@ -128,6 +128,16 @@ def test_fbank_has_the_energy_of_a_tone_in_the_tones_band_and_zeros_after_its_en
     np.testing.assert_allclose(found[198:], 4.503877 / (2 * 5.141276), atol=1e-3)
 
 
+def test_chunks_before_and_after_the_sound_change_nothing(tmp_path: Path) -> None:
+    plain = write_wav(tmp_path / "plain.wav", tone(1.5))
+    body = plain.read_bytes()[12:]  # fmt, data
+    notes = b"LIST" + (100_004).to_bytes(4, "little") + b"INFO" + bytes(100_000)
+    for number, parts in enumerate(([notes, body], [body[:24], notes, body[24:]], [body, notes])):
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(b"RIFF" + (4 + sum(map(len, parts))).to_bytes(4, "little") + b"WAVE" + b"".join(parts))
+        np.testing.assert_array_equal(audio.waveform(path, 22050), audio.waveform(plain, 22050))
+
+
 def test_fbank_of_a_known_frame() -> None:
     """One frame by the textbook: mean removed, pre-emphasis 0.97, symmetric Hann, 512-point power, log."""
     samples = np.random.default_rng(3).normal(size=400).astype(np.float32)

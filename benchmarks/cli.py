@@ -122,10 +122,24 @@ def _parser() -> argparse.ArgumentParser:
     searching.add_argument("--trials", type=int, default=12, metavar="N", help="trials a method (default: 12)")
     searching.add_argument("--folds", type=int, default=1, metavar="N", help="folds that score a trial (default: 1)")
     _add_workers(searching)
+    _add_bench(command("bench", _bench, "time training steps of every method, of one seed and of many together"))
     for sub in (planning, running, status, reporting, searching):
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", metavar="a,b|all", help="default: all that are trained")
+    parser.add_argument("--size", metavar="small,full|all", help="default: all")
+    parser.add_argument("--seeds-together", metavar="1,8", help="default: 1,2,4,8,16,32")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute (default: auto)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="time at most so many steps (default: 20)")
+    parser.add_argument(
+        "--budget", type=float, default=150.0, metavar="S", help="seconds for all; what does not fit is skipped"
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="keep the measurements")
+    parser.add_argument("--figure", metavar="FILE.png", help="draw them; needs matplotlib")
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
@@ -292,6 +306,42 @@ def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
     if refused is not None:
         raise InputError(refused.error)
     return FAILED if bad else 0
+
+
+def _bench(args: argparse.Namespace, console: Console) -> int:
+    import json
+
+    from benchmarks.runner import bench, launch
+
+    out = Path(args.out) if args.out else None
+    if out and (out.is_dir() or out.suffix != ".json"):
+        raise InputError(f"--out {args.out}: not a file that ends in .json; choose another one")
+    figure = bench.figure_path(args.figure) if args.figure else None
+    together = bench.parse_together(args.seeds_together) if args.seeds_together else bench.TOGETHER
+    grid = bench.Grid(
+        _names(args.method) or bench.trained(),
+        _names(args.size) or tuple(bench.SIZES),
+        together,
+        launch.devices(args.device)[0],
+        args.steps,
+        args.budget,
+    )
+    origin, rows = bench.machine(grid.device), []
+    for row in bench.measure(grid, origin["ceilings"]):
+        console.note(" ".join(bench.as_table(row)))
+        rows.append(row)
+    kept = bench.record(grid, origin, rows)
+    console.data(kept)
+    done, skipped = ([row for row in rows if ("skipped" in row) == wanted] for wanted in (False, True))
+    console.table("training steps", bench.COLUMNS, [bench.as_table(row) for row in done])
+    for row in skipped:
+        console.say("skipped: " + " ".join(bench.as_table(row)[:3]) + f" seeds ({row['skipped']}); see --budget")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if figure:
+        bench.draw(kept, figure)
+    return 0
 
 
 def _status(args: argparse.Namespace, console: Console) -> int:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from opcount import OperationCount
 
+from benchmarks.runner.opcount import OperationCount
 from clcr.api import Batch, Modality, Task
 from clcr.config import VARIANTS, CLCRConfig, EncoderConfig
 from clcr.layers import Draws, drawing, fold

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from eager import Eager
-from opcount import OperationCount
 from test_clcr_cost import LIMIT, full_size
 from torch.testing import assert_close
 from toys import gradients, toy_batch, toy_model, toy_task
+
+from benchmarks.runner.opcount import OperationCount
 
 
 @pytest.mark.parametrize(("modalities", "classes"), [(2, 3), (2, None), (3, 3), (3, None)])

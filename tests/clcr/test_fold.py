@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from opcount import OperationCount
 from test_clcr_cost import LIMIT, full_size
 from torch.testing import assert_close
 from toys import toy_batch, toy_model, toy_task
 
+from benchmarks.runner.opcount import OperationCount
 from clcr.api import Batch
 from clcr.config import VARIANTS
 from clcr.layers import CHUNK, Draws, Dropout, LayerNorm, Linear, drawing, fold, kept

@@ -1,0 +1,186 @@
+"""Training steps of every method, of one seed and of many together: their time, what they launch, what bounds them.
+
+Each method and size is measured in a process of its own (benchmarks.runner.steps), in the environment of a worker. No
+torch here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from baselines import METHODS
+from benchmarks.errors import InputError, unknown
+
+TOGETHER = (1, 2, 4, 8, 16, 32)
+START_S = 4.0  # a process, until it measures
+FIGURE_TYPES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A task by its size: widths of the modalities' tokens, their number, the batch, the encoder's width, the ranks."""
+
+    inputs: tuple[int, ...]
+    tokens: int
+    batch: int
+    width: int
+    ranks: tuple[int, int]
+
+
+SIZES: Mapping[str, Size] = {
+    "full": Size((768, 74, 35), 50, 64, 128, (32, 32)),
+    "small": Size((300, 74, 35), 20, 32, 32, (16, 15)),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is measured. ``steps``: at most so many for each entry; ``budget_s``: for all of it, about."""
+
+    methods: tuple[str, ...]
+    sizes: tuple[str, ...]
+    together: tuple[int, ...] = TOGETHER
+    device: str = "cpu"
+    steps: int = 20
+    budget_s: float = 150.0
+
+    def __post_init__(self) -> None:
+        known = trained()
+        for name, names, table in (("--method", self.methods, known), ("--size", self.sizes, tuple(SIZES))):
+            for wrong in (x for x in names if x not in table):
+                raise unknown(name[2:], wrong, table, name)
+        if self.steps < 1:
+            raise InputError(f"--steps {self.steps}: must be at least 1")
+        if not self.budget_s > 0:
+            raise InputError(f"--budget {self.budget_s:g}: must be a number of seconds above 0")
+
+
+def trained() -> tuple[str, ...]:
+    """The methods that have training steps."""
+    return tuple(row.name for row in METHODS.values() if not row.fitted)
+
+
+def parse_together(text: str) -> tuple[int, ...]:
+    """ "1,8" as rising numbers."""
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        found = [0]
+    if found[0] < 1:
+        raise InputError(f"--seeds-together {text}: must be numbers from 1 on, such as 1,8")
+    return tuple(found)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The device's name, versions, threads, commit, and its ceilings: flop/s of a product, byte/s of a copy."""
+    return _ask({"device": device})[0]
+
+
+def measure(grid: Grid, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """The rows of the grid, entry by entry, each with the place of what it reached under the roofline."""
+    share = grid.budget_s / (len(grid.methods) * len(grid.sizes))
+    for size in grid.sizes:
+        for method in grid.methods:
+            request = {
+                "method": method,
+                "size": size,
+                "together": grid.together,
+                "device": grid.device,
+                "steps": grid.steps,
+                "budget_s": max(share - START_S, 1.0),
+            }
+            for row in _ask(request):
+                yield {**row, **roofline(row, ceilings)}
+
+
+def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    environment = importlib.import_module("benchmarks.runner.environment").worker_environment()
+    command = [sys.executable, "-m", "benchmarks.runner.steps", json.dumps(request)]
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = ":".join(filter(None, (root, environment.get("PYTHONPATH"))))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode:  # most likely out of memory: what was measured before counts
+        last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+        if "method" not in request:
+            raise InputError(f"bench on {request['device']}: {last}")
+        names = {name: request[name] for name in ("method", "size")}
+        missing = request["together"][len(lines) :]
+        lines += [{**names, "seeds": seeds, "skipped": f"failed: {last}"} for seeds in missing]
+    return lines
+
+
+def roofline(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> dict[str, float]:
+    """flop per byte, flop/s reached, and its share of what arithmetic and memory would allow; nothing if skipped."""
+    if "skipped" in row:
+        return {}
+    reached = row["flop"] / (row["step_ms"] / 1e3)
+    intensity = row["flop"] / row["bytes"]
+    roof = min(ceilings["flop_per_s"], intensity * ceilings["byte_per_s"])
+    return {"flop_per_byte": round(intensity, 3), "flop_per_s": round(reached), "roof_share": round(reached / roof, 3)}
+
+
+def record(grid: Grid, origin: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is kept: the rows, and where they come from."""
+    sizes = {name: asdict(SIZES[name]) for name in grid.sizes}
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), **origin, "sizes": sizes, "rows": list(rows)}
+
+
+def as_table(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row for people."""
+    names = (row["method"], row["size"], str(row["seeds"]))
+    if "skipped" in row:
+        return (*names, "skipped", row["skipped"])
+    return (
+        *names,
+        f"{row['step_ms']:.1f}",
+        f"{row['samples_per_s']:.0f}",
+        str(row["operations"]),
+        f"{row['flop'] / 1e9:.2f}",
+        f"{row['flop_per_s'] / 1e9:.1f}",
+        f"{100 * row['roof_share']:.0f}",
+        f"{row['peak_memory'] / 2**20:.0f}",
+    )
+
+
+COLUMNS = (
+    *("method", "size", "seeds", "ms a step", "samples/s", "operations", "GFLOP", "GFLOP/s", "% of the roof"),
+    "peak MiB",
+)
+
+
+def figure_path(text: str) -> Path:
+    """Where the figure goes; InputError unless its name says what it is."""
+    path = Path(text)
+    if path.suffix not in FIGURE_TYPES:
+        raise InputError(f"--figure {text}: must end in one of {', '.join(FIGURE_TYPES)}")
+    return path
+
+
+def draw(kept: Mapping[str, Any], path: Path) -> None:
+    """Samples per second over all seeds against the number of seeds, a panel a size; needs matplotlib."""
+    try:
+        figures = importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise InputError(f"--figure {path}: needs matplotlib; pip install 'clcr-bench[figures]'") from None
+    figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]), 3.6), layout="constrained")
+    for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
+        rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            line = [(row["seeds"], row["samples_per_s"]) for row in rows if row["method"] == method]
+            axes.plot(*zip(*line, strict=True), marker="o", label=METHODS[method].label)
+        axes.set(xscale="log", yscale="log", xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
+        ticks = sorted({row["seeds"] for row in rows})
+        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
+        axes.minorticks_off()
+        axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

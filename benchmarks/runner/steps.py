@@ -1,0 +1,175 @@
+"""Times training steps of one method at one size. Runs as a process of its own, see benchmarks.runner.bench.
+
+``python -m benchmarks.runner.steps REQUEST``, a JSON object with "method", "size", "together" (numbers of seeds,
+rising), "device", "steps" and "budget_s". Prints a JSON object a line, a row for each number of seeds; one that would
+not fit into the budget says so in "skipped". With "device" alone it prints the ceilings of the device and what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from baselines import METHODS
+from benchmarks.runner import environment
+from benchmarks.runner.bench import SIZES, Size
+from benchmarks.runner.config import Training, load_class
+from benchmarks.runner.opcount import OperationCount
+from benchmarks.runner.train import make_optimizer
+from clcr.api import Batch, Method, Modality, Step, Task
+from clcr.config import EncoderConfig
+from clcr.layers import Draws, drawing, fold
+
+WARM_UP, FEWEST = 2, 3
+PRODUCT = {"cpu": 1024, "cuda": 8192}  # side of the matrices that measure the ceiling of arithmetic
+COPIED = {"cpu": 1 << 27, "cuda": 1 << 30}  # bytes copied to measure that of memory: more than a cache holds
+TRIALS = 5
+
+
+def main(request: str) -> None:
+    """Answer one request."""
+    asked = json.loads(request)
+    device = torch.device(asked["device"])
+    if "method" not in asked:
+        _print({"ceilings": ceilings(device), **environment.provenance(device)})
+        return
+    limit = time.monotonic() + asked["budget_s"]
+    for row in rows(asked["method"], asked["size"], asked["together"], device, (asked["steps"], limit)):
+        _print(row)
+
+
+def rows(
+    method: str, size: str, together: Sequence[int], device: torch.device, limits: tuple[int, float]
+) -> Iterator[dict[str, Any]]:
+    """A row for each number of seeds. ``limits``: steps to time at most, and when to stop, on the monotonic clock."""
+    steps, limit = limits
+    cost = 0.0  # seconds a seed and step took at the number of seeds before
+    for seeds in together:
+        row: dict[str, Any] = {"method": method, "size": size, "seeds": seeds}
+        left, expected = limit - time.monotonic(), cost * seeds * (WARM_UP + FEWEST + 1)
+        if cost and expected > left:
+            yield {**row, "skipped": f"about {expected:.0f} s, {max(left, 0):.0f} s of the budget left"}
+            continue
+        step, batch = program(method, SIZES[size], seeds, device)
+        row |= count(step)  # warms up, too
+        times = timed(step, device, steps, min(limit, time.monotonic() + max(left - expected, 0.0) / 2))
+        cost = median(times) / seeds
+        yield {
+            **row,
+            "steps": len(times),
+            "step_ms": round(1e3 * median(times), 3),
+            "fastest_ms": round(1e3 * min(times), 3),
+            "samples_per_s": round(seeds * SIZES[size].batch / median(times), 1),
+            "peak_memory": environment.peak_memory(device),
+        }
+        del step, batch
+
+
+def program(method: str, size: Size, seeds: int, device: torch.device) -> tuple[Callable[[], None], Batch]:
+    """A training step of so many seeds, as the trainer makes it, and the batch that it reads."""
+    row = METHODS[method]
+    cls = load_class(row)
+    modalities = tuple(Modality(f"modality {m}", width, size.tokens) for m, width in enumerate(size.inputs))
+    task = Task(modalities[:1] if row.per_modality else modalities, None, "l1")
+    ranks = {"shared_rank": size.ranks[0], "private_rank": size.ranks[1]} if method == "clcr" else {}
+    models: list[Method] = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        models.append(cls(task, EncoderConfig(width=size.width), cls.Config(**ranks)))
+    folded = fold(models).to(device).train()
+    batch = random_batch(task, size, seeds).to(device)
+    optimizer = make_optimizer(folded, Training(optimizer="adamw"), seeds)
+    draws, noise = Draws(range(seeds), device), Draws(range(seeds), device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with drawing(draws):
+            output = folded(batch)
+            losses = folded.losses(output, batch)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        folded.adjust_gradients(output, batch, Step(0, 1, noise))
+        optimizer.step()
+
+    return step, batch
+
+
+def random_batch(task: Task, size: Size, seeds: int) -> Batch:
+    """Random tokens of ragged lengths, (S, B, ...)."""
+    lengths = torch.randint(size.tokens // 4, size.tokens + 1, (seeds, size.batch, 1))
+    return Batch(
+        tuple(torch.randn(seeds, size.batch, size.tokens, modality.width) for modality in task.modalities),
+        tuple(torch.arange(size.tokens) < lengths for _ in task.modalities),
+        torch.randn(seeds, size.batch),
+    )
+
+
+def count(step: Callable[[], None]) -> dict[str, int]:
+    """Operations that are not views, floating point operations of products and convolutions, bytes moved; of a step
+    after the first, which makes the optimiser's state."""
+    step()
+    with OperationCount() as launched:
+        step()
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _of_convolution}) as flops:
+        step()
+    return {"operations": launched.total, "flop": flops.get_total_flops(), "bytes": launched.bytes}
+
+
+def _of_convolution(gradient: Sequence[int], _: Sequence[int], weight: Sequence[int], *rest: Any, **__: Any) -> int:
+    """flop of the backward of a convolution; torch's own count takes a grouped one for a dense one."""
+    wanted: Sequence[bool] = rest[-1]
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted[:2])
+
+
+def timed(step: Callable[[], None], device: torch.device, steps: int, until: float) -> list[float]:
+    """Seconds of each of ``steps`` steps, fewer (but three) where it is later than ``until``."""
+    for _ in range(WARM_UP if device.type == "cuda" else 0):
+        step()
+    times: list[float] = []
+    while len(times) < min(FEWEST, steps) or (len(times) < steps and time.monotonic() < until):
+        times.append(seconds(step, device))
+    return times
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes: processor time of the one thread, or on a GPU the time between two of its own events."""
+    if device.type != "cuda":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+    events[0].record()
+    call()
+    events[1].record()
+    torch.cuda.synchronize(device)
+    return float(events[0].elapsed_time(events[1])) / 1e3
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """What the device reaches here and now: flop/s of a large product in float32, byte/s of a large copy."""
+    side, size = PRODUCT[device.type], COPIED[device.type]
+    a = torch.randn(side, side, device=device)
+    product = torch.empty_like(a)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.ones_like(source)
+    fastest = [
+        min(seconds(call, device) for _ in range(TRIALS))
+        for call in (lambda: torch.mm(a, a, out=product), lambda: target.copy_(source))
+    ]
+    return {"flop_per_s": 2 * side**3 / fastest[0], "byte_per_s": 2 * size / fastest[1]}
+
+
+def _print(row: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -94,16 +94,19 @@ def job_of(name: str, source: Path, preset: str | None = None) -> engine.Job | N
 
 def _unserved(name: str, data: Prepared) -> list[InputError]:
     """What keeps the protocols that have their arrays from having their official samples."""
-    problems, noted = [], getattr(task_module(name), "COUNTS_NOTED", ())
-    for protocol in spec(name).protocols:
-        if set(reads(protocol)) <= set(data.digests):
-            try:
-                arrangement = arrange(data, protocol, 0)
-                if protocol.name not in noted:
-                    check_counts(protocol, arrangement, name)
-            except InputError as error:
-                problems.append(error)
-    return problems
+    present = (p for p in spec(name).protocols if set(reads(p)) <= set(data.digests))
+    return [problem for problem in (unserved(name, protocol, data) for protocol in present) if problem]
+
+
+def unserved(name: str, protocol: Protocol, data: Prepared) -> InputError | None:
+    """What keeps a protocol from having its official samples in this data: its numbers are then not the protocol's."""
+    try:
+        arrangement = arrange(data, protocol, 0)
+        if protocol.name not in getattr(task_module(name), "COUNTS_NOTED", ()):
+            check_counts(protocol, arrangement, name)
+    except InputError as error:
+        return error
+    return None
 
 
 def _of_other_shape(name: str, data: Prepared) -> list[str]:

@@ -173,6 +173,8 @@ def _choose(selection: Selection, cache: Path) -> tuple[dict[str, tuple[Protocol
             continue
         chosen[name] = protocol, data
         told.append(f"{name}: {'prepared real data' if data == 'real' else 'synthetic twin'}, protocol {protocol.name}")
+        if data == "real" and (problem := catalog.unserved(name, protocol, catalog.open_prepared(name, data, cache))):
+            told.append(f"not the official samples, so that its numbers are not the protocol's: {problem}")
     if not chosen:
         raise refused[0]
     return chosen, told + [f"left out: {error}" for error in refused]

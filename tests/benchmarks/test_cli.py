@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,18 @@ def swept(place: Path) -> Mapping[str, Any]:
     return {**printed, "stderr": done.stderr}
 
 
+def spent() -> float:
+    """Processor time of the children that have ended, in seconds: other work on the machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = spent()
         subprocess.run([sys.executable, "-m", "benchmarks.cli", "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - began)
+        times.append(spent() - began)
     assert min(times) < 0.3
     code = "import sys, benchmarks.cli; sys.exit(bool({'torch', 'numpy', 'pandas', 'rich', 'yaml'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

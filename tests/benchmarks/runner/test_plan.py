@@ -66,7 +66,10 @@ def test_all_means_every_benchmark_that_can_run_here_and_says_so(tmp_path: Path)
 
 def test_prepared_data_goes_before_the_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "is_prepared", lambda name, protocol, cache: name == "ravdess")
+    monkeypatch.setattr(catalog, "open_prepared", lambda name, data, cache: None)
+    monkeypatch.setattr(catalog, "unserved", lambda name, protocol, data: InputError("100 samples, officially 1440"))
     keys, notes = plan.select(Selection(seeds=(0,)), tmp_path)
+    assert any("not the official samples" in note and "officially 1440" in note for note in notes)
     assert {key.data for key in keys if key.benchmark == "ravdess"} == {"real"}
     assert {key.data for key in keys if key.benchmark != "ravdess"} == {"twin"}
     assert any(note.startswith("ravdess: prepared real data, protocol") for note in notes)

@@ -14,7 +14,8 @@ from benchmarks.report.tables import identity
 COLUMNS = ("Method", "Variant", "Parameters", "Time per run (s)", "Peak memory (MiB)", "Device", "Runs")
 INTRO = (
     "Time is mean ± standard deviation over runs; memory is the largest of them (of the process on a CPU, of the "
-    "allocator on a GPU). No test is made: times compare only between runs made on the same idle device.",
+    "allocator on a GPU). Seeds that trained together share their program's time in equal parts and have its memory. "
+    "No test is made: times compare only between runs made on the same idle device.",
 )
 
 

@@ -171,7 +171,7 @@ def draw(kept: Mapping[str, Any], path: Path) -> None:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError:
         raise InputError(f"--figure {path}: needs matplotlib; pip install 'clcr-bench[figures]'") from None
-    figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]), 3.6), layout="constrained")
+    figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]) + 1.2, 3.6), layout="constrained")
     for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
         rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
         for method in dict.fromkeys(row["method"] for row in rows):
@@ -181,6 +181,6 @@ def draw(kept: Mapping[str, Any], path: Path) -> None:
         ticks = sorted({row["seeds"] for row in rows})
         axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
-        axes.legend(fontsize="small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -23,6 +23,7 @@ FLOORS = {
     "benchmarks.metrics": 0,
     "benchmarks.archive": 1,
     "benchmarks.csd": 1,
+    "benchmarks.curves": 1,
     "benchmarks.safe_pickle": 1,
     "benchmarks.sdk": 1,
     "benchmarks.arrange": 1,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import catalog
+from benchmarks import catalog, curves
 from benchmarks.archive import predictions_digest, predictions_of, read_npz
 from benchmarks.metrics import compute
 from benchmarks.record import RunRecord
@@ -47,6 +47,14 @@ def test_committed_metrics_follow_from_committed_predictions(path: Path) -> None
         arrays = predictions_of(archive, record.key, record.predictions)
         assert predictions_digest(arrays) == record.predictions, record.key
         assert compute(spec.metrics, arrays["prediction"], arrays["target"]) == record.metrics["test"], record.key
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_every_selected_epoch_follows_from_the_committed_curve(path: Path) -> None:
+    found = curves.read(RESULTS / "curves" / path.name)
+    for record in records(path):
+        if record.key.method != "linear":
+            assert not curves.fault(record, found[curves.identity(record)]), record.key
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import archive
+from benchmarks import archive, curves
+from benchmarks.curves import Identity, identity
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord, canonical
 from benchmarks.runner import claims
@@ -20,8 +21,6 @@ RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
 CORRUPT = ".corrupt"
 DEPTH = "*/*/*/seed-*"
-
-Identity = tuple[RunKey, str, str]
 
 
 def runs_folder(out: Path) -> Path:
@@ -144,43 +143,41 @@ class Merged:
 
 
 def merge(out: Path) -> Merged:
-    """Copy the runs that have ended, failures too, from <out>/runs into <out>/records and <out>/predictions.
+    """Copy the runs that have ended, failures too, from <out>/runs into <out>/records, /predictions and /curves.
 
     A line is identified by key, digest and digest of predictions. What is there stays; merging twice changes nothing.
     """
     by_benchmark: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
     for folder, record in records(out):
         by_benchmark[record.key.benchmark].append((folder, record))
-    (out / "records").mkdir(parents=True, exist_ok=True)
-    (out / "predictions").mkdir(exist_ok=True)
+    for name in ("records", "predictions", "curves"):
+        (out / name).mkdir(parents=True, exist_ok=True)
     with claims.locked(out / "records"):
         parts = [_merge_benchmark(out, name, found) for name, found in sorted(by_benchmark.items())]
     return Merged(*(sum(getattr(part, name) for part in parts) for name in ("added", "refreshed", "total")))
 
 
 def _merge_benchmark(out: Path, benchmark: str, found: list[tuple[Path, RunRecord]]) -> Merged:
-    lines = {_identity(record): record for record in committed(out, benchmark)}
-    added = {_identity(record): (folder, record) for folder, record in found if _identity(record) not in lines}
-    refreshed = {_identity(r): r for _, r in found if _identity(r) in lines and _is_newer(r, lines)}
+    lines = {identity(record): record for record in committed(out, benchmark)}
+    added = {identity(record): (folder, record) for folder, record in found if identity(record) not in lines}
+    refreshed = {identity(r): r for _, r in found if identity(r) in lines and _is_newer(r, lines)}
     if added:
         _merge_predictions(out, benchmark, added)
     if added or refreshed:
-        lines |= {identity: record for identity, (_, record) in added.items()} | refreshed
-        text = "".join(f"{canonical(lines[identity].to_json())}\n" for identity in sorted(lines))
+        lines |= {whose: record for whose, (_, record) in added.items()} | refreshed
+        text = "".join(f"{canonical(lines[whose].to_json())}\n" for whose in sorted(lines))
         archive.write_bytes(_lines_path(out, benchmark), text.encode())
+    _merge_curves(out / "curves" / f"{benchmark}.jsonl", found, lines)
     return Merged(len(added), len(refreshed), len(lines))
-
-
-def _identity(record: RunRecord) -> Identity:
-    return record.key, record.digest, record.predictions
 
 
 def _is_newer(record: RunRecord, lines: Mapping[Identity, RunRecord]) -> bool:
     """Whether the same result was made again after a different one of its key: then it speaks again, so its line takes
     the new time. Otherwise the line stays as it is, byte for byte."""
-    others = [line for identity, line in lines.items() if identity[0] == record.key and identity != _identity(record)]
+    mine = identity(record)
+    others = [line for whose, line in lines.items() if whose[0] == record.key and whose != mine]
     latest = max((finished_at(line) for line in others), default="")
-    return bool(others) and finished_at(lines[_identity(record)]) < latest < finished_at(record)
+    return bool(others) and finished_at(lines[mine]) < latest < finished_at(record)
 
 
 def finished_at(record: RunRecord) -> str:
@@ -197,6 +194,15 @@ def _merge_predictions(out: Path, benchmark: str, added: Mapping[Identity, tuple
             arrays |= archive.members(record.key, record.predictions, read_predictions(folder, record))
     if len(arrays) > size:
         archive.write_npz(path, arrays)
+
+
+def _merge_curves(path: Path, found: Iterable[tuple[Path, RunRecord]], known: Iterable[Identity]) -> None:
+    lines = curves.read(path)
+    added = {identity(record): (folder, record) for folder, record in found if identity(record) not in lines}
+    fresh = {whose: curves.of_run(folder, record) for whose, (folder, record) in added.items() if record.selection}
+    lines |= {whose: curve for whose, curve in fresh.items() if curve is not None}
+    if any(fresh.values()):
+        archive.write_bytes(path, curves.text(lines, known).encode())
 
 
 def read_predictions(folder: Path, record: RunRecord) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import fake_engine
 import numpy as np
 import pytest
 
-from benchmarks import archive
+from benchmarks import archive, curves
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import store
@@ -223,3 +223,58 @@ def test_an_out_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None
             store.check_out(out)
     store.check_out(tmp_path / "new")
     assert [p for p in (tmp_path / "new").rglob("*") if p.is_file()] == []
+
+
+def rows(folds: int = 2, epochs: int = 3) -> list[dict[str, object]]:
+    return [
+        {"fold": f, "epoch": e, "loss": {"task": 1 / 3, "total": 1 / 3}, "valid": {"mae": e / 7}, "diagnostics": {}}
+        for f in range(folds)
+        for e in range(1, epochs + 1)
+    ]
+
+
+def trained(out: Path, lines: list[dict[str, object]]) -> RunRecord:
+    """A finished run with learning curves."""
+    record = replace(finish(out), selection={"metric": "mae", "epoch": 1, "value": 1 / 7})
+    folder = store.folder_of(out, KEY)
+    store.write_record(folder, record)
+    (folder / curves.FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return record
+
+
+def test_learning_curves_are_merged_once_with_the_scores_in_full(tmp_path: Path) -> None:
+    record = trained(tmp_path, rows())
+    store.merge(tmp_path)
+    path = tmp_path / "curves" / "cmu_mosi.jsonl"
+    course = curves.Course((0.333333,) * 3, (1 / 7, 2 / 7, 3 / 7))
+    assert curves.read(path) == {curves.identity(record): curves.Curve("mae", "valid", (course, course))}
+    before = path.read_bytes()
+    store.merge(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_curves_that_were_lost_come_back_as_long_as_the_run_is_here(tmp_path: Path) -> None:
+    trained(tmp_path, rows())
+    store.merge(tmp_path)
+    path = tmp_path / "curves" / "cmu_mosi.jsonl"
+    before = path.read_bytes()
+    path.unlink()
+    store.merge(tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [rows()[1:], [{"fold": 0}], rows(1)[:1] + rows(1)[2:]])
+def test_damaged_curves_are_refused_by_name(tmp_path: Path, damage: list[dict[str, object]]) -> None:
+    trained(tmp_path, damage)
+    with pytest.raises(InputError, match=r"curves\.jsonl: truncated"):
+        store.merge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "value", "said"), [(1, 0.1, ""), (2, 0.3, "epoch 2"), (1, 0.11, "epoch 1"), (3, 0.1, "3")]
+)
+def test_an_epoch_that_the_curve_did_not_select_is_told(epoch: int, value: float, said: str) -> None:
+    curve = curves.Curve("mae", "valid", (curves.Course((3.0, 2.0, 1.0), (0.1, 0.3, 0.1)),))
+    record = RunRecord(KEY, {}, "done", selection={"metric": "mae", "epoch": epoch, "value": value})
+    assert said in curves.fault(record, curve)
+    assert bool(curves.fault(record, curve)) == bool(said)

@@ -7,6 +7,7 @@ layout in which a CPU copies whole rows and its matrix products are fastest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ FEW_TOKENS = 256
 PIECES, PIECE = 4, 1 << 20  # how often to cut logits that are more than so many, to keep a piece in the cache
 UNSELECTED = -1e3  # added to a logit, makes its exponential zero
 TINY = 1e-30
+LOG2_E = 1 / math.log(2)
+FAR = 2.0**100  # exponentials whose sum lies further from 1 than so are made again, from logits without their maximum
 
 
 def attend_to_others(projected: Tensor, alpha: Tensor) -> Tensor:
@@ -69,11 +72,13 @@ def fused(projected: Tensor, bias: Tensor) -> Tensor:
 
 
 class FewTokens(torch.autograd.Function):
-    """As ``fused``, times the weight (L, M, B, T) of the token that receives; keeps the matrix of probabilities.
+    """As ``fused``, times the weight (L, M, B, T) of the token that receives; keeps the matrix of exponentials.
 
     Every factor has one channel more. A query has a 1, a key its bias: their product is the biased logit. A value has a
-    1, the incoming gradient minus its mean under the softmax: their product is the gradient of the logit but for the
-    probability. Small factors are stored as (channel, token), which makes the products up to three times as fast.
+    1, which beside the mixture of values gives the sum of the exponentials; the incoming gradient has minus its mean
+    under the softmax, whose product with that 1 makes the gradient of the logit. So nothing as large as the logits is
+    ever normalised: the small factors are. Keys count in powers of 2, whose exponentials take a quarter of the time.
+    Small factors are stored as (channel, token), which makes the products up to three times as fast.
     """
 
     @staticmethod
@@ -84,44 +89,56 @@ class FewTokens(torch.autograd.Function):
         torch.mul(projected[:, 0].permute(0, 1, 3, 4, 2, 5), width**-0.5, out=query[..., :width, :])
         query[..., width, :] = 1
         pool = projected.new_empty(2, *query.shape[:-1], modalities - 1, tokens)
-        pool[..., :width, :, :] = of_the_others(projected[:, 1:]).permute(1, 0, 2, 4, 5, 3, 7, 6)
-        pool[0, ..., width, :, :] = of_the_others(bias).mT[:, None]
+        seen = of_the_others(projected[:, 1:]).permute(1, 0, 2, 4, 5, 3, 7, 6)
+        torch.mul(seen[0], LOG2_E, out=pool[0, ..., :width, :, :])
+        pool[0, ..., width, :, :] = of_the_others(bias * LOG2_E).mT[:, None]
+        pool[1, ..., :width, :, :] = seen[1]
         pool[1, ..., width, :, :] = 1
         query, key, value = (x.reshape(-1, width + 1, x[0, 0, 0, 0, 0].numel()) for x in (query, *pool))
-        mixed = projected.new_empty(levels, heads, modalities, batch, width, tokens)
-        probability = projected.new_empty(len(query), tokens, key.shape[-1])
-        for logit, p, q, k, v, m in _pieces(probability, query, key, value, mixed.view(-1, width, tokens)):
-            torch.softmax(torch.bmm(q.mT, k, out=logit), -1, out=p)
-            torch.bmm(v[:, :width], p.mT, out=m)
+        mixed = torch.empty_like(query)
+        exponential = projected.new_empty(len(query), tokens, key.shape[-1])
+        for p, q, k, v, m in _pieces(exponential, query, key, value, mixed):
+            torch.bmm(q.mT, k, out=p).exp2_()
+            torch.bmm(v, p.mT, out=m)
+        wild = ~((mixed[:, width] > 1 / FAR) & (mixed[:, width] < FAR))
+        if wild.any():
+            logit = query.mT @ key
+            exponential = (logit - torch.where(wild, logit.amax(-1), 0.0).unsqueeze(-1)).exp2_()
+            mixed = value @ exponential.mT
+        mixed = mixed.view(levels, heads, modalities, batch, width + 1, tokens)
+        share = weight[:, None] / mixed[..., width, :]
         received = torch.empty_like(projected[:, 0])
-        torch.mul(mixed.permute(0, 1, 4, 2, 3, 5), weight[:, None, None], out=received)
-        ctx.save_for_backward(query, key, value, probability, mixed, weight)
+        torch.mul(mixed[..., :width, :].permute(0, 1, 4, 2, 3, 5), share.unsqueeze(2), out=received)
+        ctx.save_for_backward(query, key, value, exponential, mixed, share)
         return received
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """See the class."""
-        query, key, value, probability, mixed, weight = ctx.saved_tensors
+        query, key, value, exponential, mixed, share = ctx.saved_tensors
         levels, heads, modalities, batch, width, tokens = mixed.shape
+        width -= 1
         incoming = gradients[0].permute(0, 1, 3, 4, 2, 5)
-        along = (incoming * mixed).sum(-2)
-        outer = mixed.new_empty(*mixed.shape[:-2], width + 1, tokens)
-        torch.mul(incoming, weight[:, None, :, :, None], out=outer[..., :width, :])
-        torch.mul(along, -weight[:, None], out=outer[..., width, :])
+        along = (incoming * mixed[..., :width, :]).sum(-2) / mixed[..., width, :]
+        outer = torch.empty_like(mixed)
+        torch.mul(incoming, share.unsqueeze(-2), out=outer[..., :width, :])
+        torch.mul(along, -share, out=outer[..., width, :])
         outer = outer.view(query.shape)
         pool = key.new_empty(2, *key.shape)
-        inner = torch.empty_like(mixed)
-        factors = (probability, query, key, value, outer, *pool, inner.view(-1, width, tokens))
-        for logit, p, q, k, v, o, into_key, into_value, into_query in _pieces(*factors):
+        inner = mixed.new_empty(len(query), width, tokens)
+        factors = (exponential, query, key, value, outer, *pool, inner)
+        scratch = torch.empty_like(exponential[: _size(exponential)])
+        for p, q, k, v, o, into_key, into_value, into_query in _pieces(*factors):
             torch.bmm(o, p, out=into_value)
-            torch.bmm(o.mT, v, out=logit).mul_(p)
+            logit = torch.bmm(o.mT, v, out=scratch[: len(p)]).mul_(p)
             torch.bmm(q, logit, out=into_key)
             torch.bmm(k[:, :width], logit.mT, out=into_query)
         pool = pool.view(2, levels, heads, modalities, batch, width + 1, modalities - 1, tokens)
+        inner = inner.view(levels, heads, modalities, batch, width, tokens)
         projected = mixed.new_empty(levels, 3, heads, width, modalities, batch, tokens)
-        torch.mul(inner.permute(0, 1, 4, 2, 3, 5), width**-0.5, out=projected[:, 0])
+        torch.mul(inner.permute(0, 1, 4, 2, 3, 5), width**-0.5 / LOG2_E, out=projected[:, 0])
         collect(projected[:, 1:], pool[..., :width, :, :].permute(1, 0, 2, 5, 3, 4, 7, 6))
-        bias = torch.empty_like(weight)
+        bias = mixed.new_empty(levels, modalities, batch, tokens)
         collect(bias, pool[0, ..., width, :, :].sum(1).mT)
         return projected, bias, along.sum(1)
 
@@ -141,10 +158,11 @@ def collect(into: Tensor, pool: Tensor) -> None:
             (part.add_ if place else part.copy_)(seen[..., source, :, :])
 
 
-def _pieces(probability: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut along the first axis; before each piece, memory for its logits, the same for all."""
-    count = PIECES if probability.numel() > PIECE else 1
-    size = max(1, -(-len(probability) // count))
-    scratch = torch.empty_like(probability[:size])
-    for piece in zip(*(torch.split(x, size) for x in (probability, *others)), strict=True):
-        yield scratch[: len(piece[0])], *piece
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut along the first axis, as far as the first one asks for it."""
+    return zip(*(torch.split(x, _size(tensors[0])) for x in tensors), strict=True)
+
+
+def _size(exponential: Tensor) -> int:
+    count = PIECES if exponential.numel() > PIECE else 1
+    return max(1, -(-len(exponential) // count))

@@ -78,3 +78,21 @@ def test_single_precision_and_autocast_are_near_double() -> None:
         half = attend_to_others(inputs[0].detach().bfloat16(), inputs[1].detach().float())
     assert half.dtype == torch.float32
     assert_close(half.double(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [30.0, 300.0])
+def test_logits_of_any_size_are_the_definition_and_leave_other_seeds_their_bits(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projected, alpha = (x.detach() for x in operands(3, (2, 2)))
+    calm = attend_to_others(projected.float(), alpha.float())
+    projected[1] *= size  # far beyond what an exponential holds
+    found = attend_to_others(projected.float(), alpha.float())
+    assert torch.equal(found[0], calm[0])
+    bound = projected.requires_grad_()
+    (ours,) = torch.autograd.grad(attend_to_others(bound, alpha).square().sum(), bound)
+    monkeypatch.setattr(attention, "FEW_TOKENS", 0)
+    exact = attend_to_others(bound, alpha)
+    (theirs,) = torch.autograd.grad(exact.square().sum(), bound)
+    assert_close(found.double(), exact, rtol=1e-3, atol=1e-4 * size)
+    assert_close(ours, theirs, rtol=1e-6, atol=1e-6 * size**2)

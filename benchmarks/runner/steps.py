@@ -11,22 +11,26 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines import METHODS
 from benchmarks.runner import environment
 from benchmarks.runner.bench import SIZES, Size
 from benchmarks.runner.config import Training, load_class
+from benchmarks.runner.group import Group, Share
 from benchmarks.runner.opcount import OperationCount
+from benchmarks.runner.step import Randomness, Steps
 from benchmarks.runner.train import make_optimizer
 from clcr.api import Batch, Method, Modality, Step, Task
 from clcr.config import EncoderConfig
-from clcr.layers import Draws, drawing, fold
 
 WARM_UP, FEWEST = 2, 3
 PRODUCT = {"cpu": 1024, "cuda": 8192}  # side of the matrices that measure the ceiling of arithmetic
@@ -73,8 +77,8 @@ def rows(
         del step, batch
 
 
-def program(method: str, size: Size, seeds: int, device: torch.device) -> tuple[Callable[[], None], Batch]:
-    """A training step of so many seeds, as the trainer makes it, and the batch that it reads."""
+def program(method: str, size: Size, seeds: int, device: torch.device) -> tuple[Callable[[], object], Batch]:
+    """A training step of so many seeds, the trainer's own, and the batch that it reads."""
     row = METHODS[method]
     cls = load_class(row)
     modalities = tuple(Modality(f"modality {m}", width, size.tokens) for m, width in enumerate(size.inputs))
@@ -84,21 +88,36 @@ def program(method: str, size: Size, seeds: int, device: torch.device) -> tuple[
     for seed in range(seeds):
         torch.manual_seed(seed)
         models.append(cls(task, EncoderConfig(width=size.width), cls.Config(**ranks)))
-    folded = fold(models).to(device).train()
-    batch = random_batch(task, size, seeds).to(device)
-    optimizer = make_optimizer(folded, Training(optimizer="adamw"), seeds)
-    draws, noise = Draws(range(seeds), device), Draws(range(seeds), device)
+    data = Fixed(random_batch(task, size, seeds).to(device))
+    group = Group([model.to(device) for model in models], [data] * seeds)
+    group.method.train()
+    steps = Steps(group, make_optimizer(group.method, Training(optimizer="adamw"), seeds))
+    shares = [Share(slice(0, seeds), group.method, torch.arange(size.batch).expand(seeds, -1))]
+    random = Randomness(Step(0, 1, group.draws(range(seeds))), group.draws(range(seeds)))
+    return lambda: steps(shares, random), data.all
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with drawing(draws):
-            output = folded(batch)
-            losses = folded.losses(output, batch)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        folded.adjust_gradients(output, batch, Step(0, 1, noise))
-        optimizer.step()
 
-    return step, batch
+@dataclass(frozen=True)
+class Fixed:
+    """Data whose every batch is the same one."""
+
+    all: Batch
+    indices: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def together(cls, folds: Sequence[Self]) -> Self:
+        """That of any seed is that of all."""
+        return folds[0]
+
+    def batch(self, samples: Tensor) -> Batch:
+        """The one batch."""
+        del samples
+        return self.all
+
+    def targets(self, split: str) -> np.ndarray:
+        """Those of the one batch."""
+        del split
+        return self.all.target.cpu().numpy()
 
 
 def random_batch(task: Task, size: Size, seeds: int) -> Batch:
@@ -111,7 +130,7 @@ def random_batch(task: Task, size: Size, seeds: int) -> Batch:
     )
 
 
-def count(step: Callable[[], None]) -> dict[str, int]:
+def count(step: Callable[[], object]) -> dict[str, int]:
     """Operations that are not views, floating point operations of products and convolutions, bytes moved; of a step
     after the first, which makes the optimiser's state."""
     step()
@@ -128,7 +147,7 @@ def _of_convolution(gradient: Sequence[int], _: Sequence[int], weight: Sequence[
     return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted[:2])
 
 
-def timed(step: Callable[[], None], device: torch.device, steps: int, until: float) -> list[float]:
+def timed(step: Callable[[], object], device: torch.device, steps: int, until: float) -> list[float]:
     """Seconds of each of ``steps`` steps, fewer (but three) where it is later than ``until``."""
     for _ in range(WARM_UP if device.type == "cuda" else 0):
         step()

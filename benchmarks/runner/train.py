@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.augment import augmentation
 from benchmarks.metrics import better, compute
 from benchmarks.runner.config import Training
-from benchmarks.runner.group import Evaluation, Group, Samples, Share, TrainingError
+from benchmarks.runner.group import Evaluation, Group, Samples, TrainingError
 from benchmarks.runner.seeds import Streams
+from benchmarks.runner.step import Randomness, Steps
 from clcr.api import Step
-from clcr.layers import Draws, collect_gradients, drawing
 
 # Part of every run's digest: raise it with any change here that changes numbers.
 TRAINER = 2
@@ -67,6 +66,7 @@ def train(
     orders = [torch.Generator().manual_seed(each.order) for each in streams]
     draws, noise = (group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise"))
     optimizer = make_optimizer(group.method, config, len(group))
+    steps = Steps(group, optimizer, config.clip_norm, config.bf16)
     courses = [_Course(config, goal, data) for data in group.folds]
     best = {name: value.detach().clone() for name, value in group.state().items()}
     for epoch in range(config.epochs):
@@ -74,8 +74,8 @@ def train(
             parameters["lr"] = config.lr * schedule(config, epoch)
         draws.begin(epoch)
         noise.begin(epoch)
-        random = _Random(Step(epoch, config.epochs, noise), draws, augment, tuple(each.augment for each in streams))
-        losses = _pass(group, orders, optimizer, config, random)
+        random = Randomness(Step(epoch, config.epochs, noise), draws, augment, tuple(each.augment for each in streams))
+        losses = _pass(group, orders, steps, config.batch_size, random)
         evaluations = group.evaluate(goal.split)
         for seed, course in enumerate(courses):
             if course.goes_on and course.improves(losses[seed], evaluations[seed]):
@@ -165,76 +165,19 @@ def schedule(config: Training, epoch: int) -> float:
     return config.step_factor ** (epoch // config.step_epochs) if config.schedule == "step" else 1.0
 
 
-@dataclass(frozen=True)
-class _Random:
-    """Where training stands, with the stream of noise; the streams of dropout and of what pictures go through."""
-
-    step: Step
-    draws: Draws
-    augment: str
-    augment_seeds: tuple[int, ...]
-
-    def part(self, seeds: slice) -> _Random:
-        """Those of some seeds."""
-        step = Step(self.step.epoch, self.step.epochs, self.step.noise.part(seeds))
-        return _Random(step, self.draws.part(seeds), self.augment, self.augment_seeds[seeds])
-
-    def pictures(self, folded: bool) -> Mapping[str, Any]:
-        """What a training batch of this epoch is asked for besides its samples."""
-        seeds = self.augment_seeds if folded else self.augment_seeds[0]
-        found = augmentation(self.augment, seeds, self.step.epoch)
-        return {} if found is None else {"augment": found}
-
-
 def _pass(
-    group: Group,
-    orders: Sequence[torch.Generator],
-    optimizer: torch.optim.Optimizer,
-    config: Training,
-    random: _Random,
+    group: Group, orders: Sequence[torch.Generator], steps: Steps, batch_size: int, random: Randomness
 ) -> list[dict[str, float]]:
     """One epoch of training; returns for each seed the mean of each named loss, and of their sum, over samples."""
     group.method.train()
     sums: dict[str, Tensor] = {}
     counts = torch.zeros(len(group), dtype=torch.float64)
-    for shares in group.epoch(orders, config.batch_size):
-        optimizer.zero_grad(set_to_none=True)
-        for share in shares:
-            losses = _learn(group, share, config, random)
+    for shares in group.epoch(orders, batch_size):
+        for share, losses in steps(shares, random):
             size = share.samples.shape[-1]
             counts[share.seeds] += size
             for name, loss in losses.items():
                 total = sums.setdefault(name, torch.zeros(len(group), device=group.device))
-                total[share.seeds] += loss.detach() * size
-        if config.clip_norm:
-            clip_gradients(group, config.clip_norm)
-        optimizer.step()
+                total[share.seeds] += loss * size
     means = (torch.stack(list(sums.values())).double().cpu() / counts).T.tolist()
     return [dict(zip(sums, row, strict=True)) for row in means]
-
-
-def _learn(group: Group, share: Share, config: Training, random: _Random) -> dict[str, Tensor]:
-    """Forward, backward and the method's own hook for some seeds; the losses, one a seed, and their sum."""
-    share.method.zero_grad(set_to_none=True)
-    random = random if group.whole(share) else random.part(share.seeds)
-    batch = group.read(share, **random.pictures(group.folded))
-    with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bf16), drawing(random.draws):
-        output = share.method(batch)
-        losses = share.method.losses(output, batch)
-        losses = {name: loss.float() for name, loss in losses.items()}
-        total = torch.stack(list(losses.values())).sum(0)
-    total.sum().backward()  # type: ignore[no-untyped-call]
-    share.method.adjust_gradients(output, batch, random.step)
-    if not group.whole(share):
-        collect_gradients(group.method, share.method, share.seeds)
-    return {**losses, "total": total}
-
-
-@torch.no_grad()
-def clip_gradients(group: Group, limit: float) -> None:
-    """Scale the gradients of each seed so that their norm, over all its parameters, is at most ``limit``."""
-    gradients = [group.rows(p.grad) for p in group.method.parameters() if p.grad is not None]
-    squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-    factor = (limit / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.view(-1, *(1,) * (gradient.dim() - 1)))

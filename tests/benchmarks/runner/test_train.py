@@ -15,7 +15,8 @@ from benchmarks.metrics import compute
 from benchmarks.runner.config import Training
 from benchmarks.runner.group import DiagnosticMeans, Evaluation, Group, TrainingError, batches, steps
 from benchmarks.runner.seeds import Streams, streams
-from benchmarks.runner.train import Goal, Outcome, clip_gradients, make_optimizer, schedule, train
+from benchmarks.runner.step import clip_gradients
+from benchmarks.runner.train import Goal, Outcome, make_optimizer, schedule, train
 from clcr.api import Batch, Method, Modality, Output, Step, Task
 from clcr.layers import Dropout, Linear
 

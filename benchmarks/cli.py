@@ -309,39 +309,14 @@ def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:
-    import json
-
+    from benchmarks import benching
     from benchmarks.runner import bench, launch
 
-    out = Path(args.out) if args.out else None
-    if out and (out.is_dir() or out.suffix != ".json"):
-        raise InputError(f"--out {args.out}: not a file that ends in .json; choose another one")
-    figure = bench.figure_path(args.figure) if args.figure else None
     together = bench.parse_together(args.seeds_together) if args.seeds_together else bench.TOGETHER
-    grid = bench.Grid(
-        _names(args.method) or bench.trained(),
-        _names(args.size) or tuple(bench.SIZES),
-        together,
-        launch.devices(args.device)[0],
-        args.steps,
-        args.budget,
-    )
-    origin, rows = bench.machine(grid.device), []
-    for row in bench.measure(grid, origin["ceilings"]):
-        console.note(" ".join(bench.as_table(row)))
-        rows.append(row)
-    kept = bench.record(grid, origin, rows)
-    console.data(kept)
-    done, skipped = ([row for row in rows if ("skipped" in row) == wanted] for wanted in (False, True))
-    console.table("training steps", bench.COLUMNS, [bench.as_table(row) for row in done])
-    for row in skipped:
-        console.say("skipped: " + " ".join(bench.as_table(row)[:3]) + f" seeds ({row['skipped']}); see --budget")
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    if figure:
-        bench.draw(kept, figure)
-    return 0
+    methods, sizes = _names(args.method) or bench.trained(), _names(args.size) or tuple(bench.SIZES)
+    device = launch.devices(args.device)[0]
+    grid = bench.Grid(methods, sizes, together, device, args.steps, args.budget)
+    return benching.run(grid, args.out, args.figure, console)
 
 
 def _status(args: argparse.Namespace, console: Console) -> int:

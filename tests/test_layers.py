@@ -61,6 +61,7 @@ FLOORS = {
     "benchmarks.word_pieces": 3,
     "benchmarks.runner": 4,
     REPORT: 4,
+    "benchmarks.benching": 5,
     "benchmarks.console": 5,
     "benchmarks.listing": 5,
     "benchmarks.preparation": 5,

@@ -21,6 +21,7 @@ from benchmarks.errors import InputError, unknown
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
 START_S = 4.0  # a process, until it measures
+REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "clcr" / "eager.py"  # CLCR in loops
 FIGURE_TYPES = (".png", ".svg", ".pdf")
 
 
@@ -86,19 +87,28 @@ def machine(device: str) -> dict[str, Any]:
 
 def measure(grid: Grid, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """The rows of the grid, entry by entry, each with the place of what it reached under the roofline."""
-    share = grid.budget_s / (len(grid.methods) * len(grid.sizes))
-    for size in grid.sizes:
-        for method in grid.methods:
-            request = {
-                "method": method,
-                "size": size,
-                "together": grid.together,
-                "device": grid.device,
-                "steps": grid.steps,
-                "budget_s": max(share - START_S, 1.0),
-            }
-            for row in _ask(request):
-                yield {**row, **roofline(row, ceilings)}
+    entries = [(size, *entry) for size in grid.sizes for method in grid.methods for entry in _entries(method, grid)]
+    for size, method, implementation, together in entries:
+        request = {
+            "method": method,
+            "implementation": implementation,
+            "size": size,
+            "together": together,
+            "device": grid.device,
+            "steps": grid.steps,
+            "budget_s": max(grid.budget_s / len(entries) - START_S, 1.0),
+        }
+        for row in _ask(request):
+            yield {**row, **roofline(row, ceilings)}
+
+
+def _entries(method: str, grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(method, implementation, numbers of seeds): on a GPU also as a CUDA graph; of CLCR in a checkout also naive."""
+    if method == "clcr" and REFERENCE.is_file():
+        yield method, "naive", (1,)
+    yield method, "folded", grid.together
+    if grid.device.startswith("cuda"):
+        yield method, "graph", grid.together
 
 
 def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,9 +122,9 @@ def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
         last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
         if "method" not in request:
             raise InputError(f"bench on {request['device']}: {last}")
-        names = {name: request[name] for name in ("method", "size")}
+        names = {name: request[name] for name in ("method", "implementation", "size")}
         missing = request["together"][len(lines) :]
-        lines += [{**names, "seeds": seeds, "skipped": f"failed: {last}"} for seeds in missing]
+        lines += [{**names, "seeds_together": seeds, "skipped": f"failed: {last}"} for seeds in missing]
     return lines
 
 
@@ -131,28 +141,40 @@ def roofline(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> dict[str,
 def record(grid: Grid, origin: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is kept: the rows, and where they come from."""
     sizes = {name: asdict(SIZES[name]) for name in grid.sizes}
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), **origin, "sizes": sizes, "rows": list(rows)}
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"date": date, "machine": dict(origin), "sizes": sizes, "rows": list(rows)}
 
 
 def as_table(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row for people."""
-    names = (row["method"], row["size"], str(row["seeds"]))
+    names = (row["method"], row["implementation"], row["size"], str(row["seeds_together"]))
     if "skipped" in row:
         return (*names, "skipped", row["skipped"])
     return (
         *names,
         f"{row['step_ms']:.1f}",
         f"{row['samples_per_s']:.0f}",
-        str(row["operations"]),
+        str(row["ops"]),
         f"{row['flop'] / 1e9:.2f}",
         f"{row['flop_per_s'] / 1e9:.1f}",
         f"{100 * row['roof_share']:.0f}",
-        f"{row['peak_memory'] / 2**20:.0f}",
+        f"{row['peak_memory_bytes'] / 2**20:.0f}",
     )
 
 
 COLUMNS = (
-    *("method", "size", "seeds", "ms a step", "samples/s", "operations", "GFLOP", "GFLOP/s", "% of the roof"),
+    *(
+        "method",
+        "implementation",
+        "size",
+        "seeds",
+        "ms a step",
+        "samples/s",
+        "ops",
+        "GFLOP",
+        "GFLOP/s",
+        "% of the roof",
+    ),
     "peak MiB",
 )
 
@@ -174,11 +196,14 @@ def draw(kept: Mapping[str, Any], path: Path) -> None:
     figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]) + 1.2, 3.6), layout="constrained")
     for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
         rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
-        for method in dict.fromkeys(row["method"] for row in rows):
-            line = [(row["seeds"], row["samples_per_s"]) for row in rows if row["method"] == method]
-            axes.plot(*zip(*line, strict=True), marker="o", label=METHODS[method].label)
+        for name in dict.fromkeys((row["method"], row["implementation"]) for row in rows):
+            method, how = name
+            label = METHODS[method].label + ("" if how == "folded" else f", {how}")
+            mine = [row for row in rows if (row["method"], row["implementation"]) == name]
+            line = [(row["seeds_together"], row["samples_per_s"]) for row in mine]
+            axes.plot(*zip(*line, strict=True), marker="o", label=label)
         axes.set(xscale="log", yscale="log", xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
-        ticks = sorted({row["seeds"] for row in rows})
+        ticks = sorted({row["seeds_together"] for row in rows})
         axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")

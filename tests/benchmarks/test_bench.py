@@ -25,21 +25,36 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("method", bench.trained())
 def test_every_method_has_a_step_and_more_seeds_launch_little_more(method: str) -> None:
-    one, three = list(steps.rows(method, "tiny", (1, 3), CPU, (2, math.inf)))
+    one, three = list(steps.rows(steps.Measured(method, "folded", "tiny"), (1, 3), CPU, (2, math.inf)))
     assert one["steps"] == three["steps"] == 2
     assert three["flop"] == 3 * one["flop"] > 0
     assert 2 * one["bytes"] < three["bytes"] < 4 * one["bytes"]
-    assert three["operations"] < 1.1 * one["operations"]
+    assert three["ops"] < 1.1 * one["ops"]
     assert one["samples_per_s"] == pytest.approx(6 / one["step_ms"] * 1e3, rel=0.01)
-    assert one["peak_memory"] > 0
+    assert one["peak_memory_bytes"] > 0
+
+
+def test_the_loops_that_clcr_is_compared_with_are_measured_too() -> None:
+    grid = bench.Grid(("clcr",), ("small",), (1, 2), steps=1, budget_s=60.0)
+    naive, one, two = bench.measure(grid, {"flop_per_s": 1e11, "byte_per_s": 1e10})
+    assert [row["implementation"] for row in (naive, one, two)] == ["naive", "folded", "folded"]
+    assert naive["ops"] > 2 * one["ops"]
+
+
+def test_a_step_from_a_graph_is_counted_as_the_one_it_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setitem(steps.BUILDERS, "graph", lambda *_: lambda: built.append("replayed"))  # type: ignore[index]
+    (row,) = steps.rows(steps.Measured("late_fusion", "graph", "tiny"), (1,), CPU, (3, math.inf))
+    assert built == ["replayed"] * 3
+    assert row["ops"] > 100
 
 
 def test_what_does_not_fit_into_the_budget_is_skipped_and_told() -> None:
-    first, second = list(steps.rows("late_fusion", "tiny", (1, 2), CPU, (3, 0.0)))
+    first, second = list(steps.rows(steps.Measured("late_fusion", "folded", "tiny"), (1, 2), CPU, (3, 0.0)))
     assert "skipped" not in first  # how long it takes is not known before
     assert "left" in second["skipped"]
     assert bench.roofline(second, {"flop_per_s": 1.0, "byte_per_s": 1.0}) == {}
-    assert bench.as_table(second)[3] == "skipped"
+    assert bench.as_table(second)[4] == "skipped"
 
 
 def test_bytes_and_operations_of_a_known_program() -> None:
@@ -74,9 +89,11 @@ def test_the_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["bench", *chosen, "--json", "--out", str(out)]) == 0
     kept = json.loads(out.read_text())
     assert kept == json.loads(capsys.readouterr().out)
-    assert [row["seeds"] for row in kept["rows"]] == [1, 2]
-    assert kept["threads"] == 1
-    assert {"date", "commit", "device", "cpu", "versions", "ceilings", "sizes"} <= kept.keys()
+    assert [row["seeds_together"] for row in kept["rows"]] == [1, 2]
+    assert kept["machine"]["threads"] == 1
+    assert {"commit", "device", "cpu", "versions", "ceilings"} <= kept["machine"].keys()
+    promised = {"method", "implementation", "size", "device", "samples_per_s", "step_ms", "ops", "peak_memory_bytes"}
+    assert all(promised <= row.keys() for row in kept["rows"])
     assert all(row["roof_share"] > 0 for row in kept["rows"])
 
 
@@ -102,7 +119,8 @@ def test_bad_input_is_refused_in_one_line(wrong: list[str], told: str, capsys: p
 
 
 def test_the_figure_needs_matplotlib_and_says_so(tmp_path: Path) -> None:
-    rows = [{"method": "clcr", "size": "small", "seeds": seeds, "samples_per_s": 10.0 * seeds} for seeds in (1, 2)]
+    clcr = {"method": "clcr", "implementation": "folded", "size": "small"}
+    rows = [{**clcr, "seeds_together": seeds, "samples_per_s": 10.0 * seeds} for seeds in (1, 2)]
     path = tmp_path / "cpu.png"
     try:
         import matplotlib  # noqa: F401

@@ -9,19 +9,19 @@ from __future__ import annotations
 import importlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from benchmarks import catalog, report
 from benchmarks.archive import predictions_of, read_npz
 from benchmarks.console import Console, Watch, duration
 from benchmarks.errors import InputError, unknown
-from benchmarks.record import RunRecord
-from benchmarks.report import accepted, generated, published, recount
-from benchmarks.report.agreement import compare
+from benchmarks.record import RunKey, RunRecord
+from benchmarks.report import accepted, agreement, generated, published, recount
 from benchmarks.report.collect import collect
 from benchmarks.report.findings import Finding, Part
 from benchmarks.report.layout import count
@@ -147,23 +147,27 @@ def golden_runs(check: Check) -> Part:
     planned = [Planned(record.key, "missing", record.time_s) for record in committed]
     with tempfile.TemporaryDirectory() as scratch, Watch(check.console, planned, WORKERS) as watch:
         again = golden.retrain(chosen, replace(check.place, out=Path(scratch)), WORKERS, watch)
-    archives: dict[str, Any] = {}
-    failures: list[Finding] = []
-    for record in committed:
-        name = record.key.benchmark
-        if name not in archives:
-            archives[name] = read_npz(check.out / "predictions" / f"{name}.npz")
-        failures += _held_against(record, archives[name], again[record.key])
+    failures = [
+        Finding(f"golden {key}", "a finished run", found.error, "see its error; `clcr run` repeats it")
+        for key, found in again.items()
+        if found.record is None
+    ]
+    failures += agreement.compare(list(_pairs(check.out, committed, again)))
     real = sum(record.key.data == "real" for record in committed)
     looked_at = f"{count(len(committed), 'run')} in {count(len(chosen), 'team')}, {real} of them on real data"
     return Part(looked_at, tuple(failures), tuple(notes))
 
 
-def _held_against(record: RunRecord, archive: Mapping[str, Any], again: golden.Again) -> list[Finding]:
-    if again.record is None:
-        return [Finding(f"golden {record.key}", "a finished run", again.error, "see its error; `clcr run` repeats it")]
-    then = predictions_of(archive, record.key, record.predictions)
-    return compare(record, then, again.record, again.arrays, catalog.spec(record.key.benchmark).main_metric)
+def _pairs(out: Path, committed: Sequence[RunRecord], again: Mapping[RunKey, golden.Again]) -> Iterator[agreement.Pair]:
+    """Each golden run beside the committed one."""
+    archives: dict[str, dict[str, np.ndarray]] = {}
+    for record in committed:
+        found, name = again[record.key], record.key.benchmark
+        if name not in archives:
+            archives[name] = read_npz(out / "predictions" / f"{name}.npz")
+        if found.record is not None:
+            then = predictions_of(archives[name], record.key, record.predictions)
+            yield agreement.Pair(record, then, found.record, found.arrays, catalog.spec(name).main_metric)
 
 
 PARTS: Mapping[str, Callable[[Check], Part]] = {

@@ -1,4 +1,4 @@
-"""Every method runs on every twin. That committed runs come out again is `clcr check` (tests/benchmarks/test_check.py)."""
+"""Every method runs on every twin. That committed runs come out again is held by `clcr check`."""
 
 from __future__ import annotations
 

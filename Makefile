@@ -19,7 +19,7 @@ OPEN = OUT="$(OUT)" DEVICE="$(DEVICE)" LAUNCHER="$(LAUNCHER)" WORKERS="$(WORKERS
 RUN_FLAGS = --launcher $(LAUNCHER) --device $(DEVICE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 .DELETE_ON_ERROR:
-.PHONY: env reproduce-all open table test lint clean $(BENCHMARKS) $(OPEN_SETS)
+.PHONY: env reproduce-all open table test check lint clean $(BENCHMARKS) $(OPEN_SETS)
 
 env: $(VENV)/.made
 
@@ -53,6 +53,13 @@ $(BENCHMARKS) $(OPEN_SETS): env
 
 test: env
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --durations 15
+
+# Published numbers, golden runs, committed tables and records. The open real sets are looked at as well where CLCR_DATA
+# names their folder.
+check: env
+	@if [ -n "$(CLCR_DATA)" ]; then for set in cmu_mosi ravdess ucf101 av_digits; do \
+	  $(CLCR) prepare $$set --source "$(CLCR_DATA)" --quiet || echo "check: goes on without $$set"; done; fi
+	OMP_NUM_THREADS=1 $(CLCR) check --out $(OUT)
 
 lint: env
 	$(VENV)/bin/ruff check .

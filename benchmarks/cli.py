@@ -122,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     searching.add_argument("--trials", type=int, default=12, metavar="N", help="trials a method (default: 12)")
     searching.add_argument("--folds", type=int, default=1, metavar="N", help="folds that score a trial (default: 1)")
     _add_workers(searching)
+    _add_check(
+        command("check", _check, "hold what is committed against today's code: records, published, tables, golden")
+    )
     _add_bench(command("bench", _bench, "time training steps of every method, of one seed and of many together"))
     for sub in (planning, running, status, reporting, searching):
         _add_selection(sub)
@@ -140,6 +143,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="FILE.json", help="keep the measurements")
     parser.add_argument("--figure", metavar="FILE.png", help="draw them; needs matplotlib")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", metavar="a,b|all", help="records, published, tables, golden (default: all)")
+    parser.add_argument("--accept", action="store_true", help="keep the published cells that are reproduced now")
+    parser.add_argument("--out", default="results", metavar="DIR", help="default: results")
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
@@ -317,6 +326,12 @@ def _bench(args: argparse.Namespace, console: Console) -> int:
     device = launch.devices(args.device)[0]
     grid = bench.Grid(methods, sizes, together, device, args.steps, args.budget)
     return benching.run(grid, args.out, args.figure, console)
+
+
+def _check(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import checking
+
+    return checking.run(_out(args), cache_folder(), _names(args.only), args.accept, console)
 
 
 def _status(args: argparse.Namespace, console: Console) -> int:

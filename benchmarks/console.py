@@ -45,6 +45,10 @@ class Console:
         if not self.quiet:
             print(" ".join(text.split()), file=sys.stderr)
 
+    def error(self, text: str) -> None:
+        """What went wrong, in one line: told even with --quiet."""
+        print(" ".join(text.split()), file=sys.stderr)
+
     def notes(self, texts: Sequence[str]) -> None:
         """Several notes, a line each."""
         for text in texts:

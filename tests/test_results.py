@@ -1,65 +1,49 @@
-"""What is committed under results/ hangs together: tables from records, metrics from predictions, nothing typed."""
+"""What is committed under results/ hangs together. `clcr check` looks further; here its parts that take seconds."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks import catalog, curves
-from benchmarks.archive import predictions_digest, predictions_of, read_npz
-from benchmarks.metrics import compute
-from benchmarks.record import RunRecord
-from benchmarks.report import build
+from benchmarks.report import accepted, generated, read_published
+from benchmarks.report.recount import Recount, recount
+from benchmarks.runner import judge
+from benchmarks.runner.plan import Place
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "results"
-RECORDS = sorted((RESULTS / "records").glob("*.jsonl"))
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
-def records(path: Path) -> list[RunRecord]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [RunRecord.from_json(json.loads(line), f"{path.name}:{i + 1}") for i, line in enumerate(lines)]
+@pytest.fixture(scope="module")
+def counted() -> Recount:
+    return recount(RESULTS)
 
 
-def test_there_are_committed_records_of_real_and_synthetic_runs() -> None:
-    assert {record.key.data for path in RECORDS for record in records(path)} == {"real", "twin"}
+def test_there_are_committed_records_of_real_and_synthetic_runs(counted: Recount) -> None:
+    assert {record.key.data for record in counted.records} == {"real", "twin"}
 
 
-def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
-    for part in ("records", "predictions"):
-        shutil.copytree(RESULTS / part, tmp_path / part)
-    shutil.copy(RESULTS / "published.yaml", tmp_path)
-    built = build(tmp_path)
-    assert sorted(p.name for p in built.files) == sorted(p.name for p in (RESULTS / "tables").iterdir())
-    for path in built.files:
-        assert path.read_bytes() == (RESULTS / "tables" / path.name).read_bytes(), path.name
+def test_committed_metrics_follow_from_committed_predictions(counted: Recount) -> None:
+    assert [str(failure) for failure in counted.failures] == []
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_committed_metrics_follow_from_committed_predictions(path: Path) -> None:
-    spec = catalog.spec(path.stem)
-    archive = read_npz(RESULTS / "predictions" / f"{path.stem}.npz")
-    for record in records(path):
-        assert record.status == "done", record.error
-        arrays = predictions_of(archive, record.key, record.predictions)
-        assert predictions_digest(arrays) == record.predictions, record.key
-        assert compute(spec.metrics, arrays["prediction"], arrays["target"]) == record.metrics["test"], record.key
+def test_no_committed_record_is_stale(counted: Recount, tmp_path: Path) -> None:
+    place = Place(RESULTS, tmp_path)  # without real data: their digests are judged by `clcr check` where it is prepared
+    assert {str(record.key): found for record in counted.newest if (found := judge.changes(record, place))} == {}
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_every_selected_epoch_follows_from_the_committed_curve(path: Path) -> None:
-    found = curves.read(RESULTS / "curves" / path.name)
-    for record in records(path):
-        if record.key.method != "linear":
-            assert not curves.fault(record, found[curves.identity(record)]), record.key
+def test_committed_tables_are_those_of_the_committed_records() -> None:
+    assert [str(failure) for failure in generated.compare(RESULTS).failures] == []
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_committed_records_name_a_clean_commit(path: Path) -> None:
-    for record in records(path):
+def test_what_is_accepted_is_a_published_cell() -> None:
+    cells = accepted.load(RESULTS / accepted.ACCEPTED)
+    assert accepted.left(cells, read_published(RESULTS)) == []
+
+
+def test_committed_records_name_a_clean_commit(counted: Recount) -> None:
+    for record in counted.records:
         assert record.provenance["commit"], record.key
         assert not record.provenance["dirty"], record.key
 

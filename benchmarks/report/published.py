@@ -98,16 +98,23 @@ def load(path: Path) -> Published:
         raise InputError(f"{path}: schema: {raw['schema']!r}, expected {SCHEMA}")
     margins = {name: _metric_value(name, value, f"{path}: margins.{name}") for name, value in raw["margins"].items()}
     sources = {name: _source(entry, f"{path}: sources.{name}") for name, entry in raw["sources"].items()}
-    numbers = []
+    numbers: list[Number] = []
     for place, entry in enumerate(raw["numbers"]):
         number = _number(entry, f"{path}: numbers[{place}]")
         if number.source not in sources:
             raise unknown("source", number.source, sources, f"{path}: numbers[{place}].source")
         if number.metric not in margins and number.margin is None:
             raise InputError(f"{path}: margins.{number.metric}: missing; state the margin before the run")
+        if any(_same_cell(number, other) for other in numbers):
+            raise InputError(f"{path}: numbers[{place}]: this cell stands there already; delete one of the two")
         numbers.append(number)
     numbers.sort(key=lambda number: list(BENCHMARKS).index(number.benchmark))
     return Published(margins, tuple(raw["profiles"]), dict(raw["labels"]), sources, tuple(numbers))
+
+
+def _same_cell(a: Number, b: Number) -> bool:
+    names = ("benchmark", "method", "variant", "metric", "source")
+    return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
 def _keys(entry: object, known: Sequence[str], needed: Sequence[str], where: str) -> None:
@@ -209,16 +216,26 @@ def _section(benchmark: str, rows: Sequence[Beside], published: Published) -> Se
         facts.append(f"Ours: protocol {protocol}, profile {profile}.")
     names = sorted({row.number.source for row in rows}, key=list(published.sources).index)
     notes = [_source_note(name, published.sources[name]) for name in names]
-    for row in rows:
-        if row.number.note:
-            where = f"{published.name(row.number.method)}, {METRICS[row.number.metric].title}, {row.number.source}"
-            notes.append(f"{where}: {row.number.note}")
+    notes += _number_notes([row.number for row in rows], published)
     if few := [row for row in rows if 0 < len(row.values) < VERDICT_SEEDS]:
         least = min(len(row.values) for row in few)
         notes.append(f"Power is low with {least} seeds: inconclusive does not mean that the number is wrong.")
     return Section(
         load_spec(benchmark).title, COLUMNS, tuple(_cells(row, published) for row in rows), tuple(facts), tuple(notes)
     )
+
+
+def _number_notes(numbers: Sequence[Number], published: Published) -> list[str]:
+    """What the file says of single numbers; where it says the same of several metrics, once."""
+    metrics: dict[tuple[str, str, str, str], list[str]] = {}
+    for number in numbers:
+        if number.note:
+            names = metrics.setdefault((number.method, number.variant, number.source, number.note), [])
+            names += [title for title in (METRICS[number.metric].title,) if title not in names]
+    return [
+        f"{published.name(method)}{'' if variant == FULL else f' {variant}'}, {', '.join(titles)}, {source}: {note}"
+        for (method, variant, source, note), titles in metrics.items()
+    ]
 
 
 def _source_note(name: str, source: Source) -> str:
@@ -254,7 +271,10 @@ def _why(row: Beside) -> str:
         return ""
     if not row.number.protocols:
         return " (no comparable protocol)"
-    return "" if row_name(row.number.method) in METHODS else " (not a method of this suite)"
+    method = METHODS.get(row_name(row.number.method))
+    if method is None:
+        return " (not a method of this suite)"
+    return "" if row.number.variant in method.every_variant else " (not a variant of this suite)"
 
 
 def _csv_row(row: Beside, published: Published) -> dict[str, object]:

@@ -88,6 +88,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "cpu": cpu_model(),
+        "cpu_kind": cpu_kind(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
@@ -114,3 +115,15 @@ def cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def cpu_kind() -> str:
+    """What decides how the processor rounds, where its name hides it: family, model and the instructions torch uses."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
+    return f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}, {capability}"

@@ -1,0 +1,66 @@
+"""Committed files that the report makes, byte by byte against what it makes now. No torch."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.report.findings import Finding, Part
+from benchmarks.report.layout import count
+
+# Folders of <out> that the report fills. A new kind of file is one more row; a folder that is not committed is not
+# compared.
+GENERATED = ("tables", "figures", "site")
+NOT_READ = ("runs", *GENERATED)
+REMEDY = "make it again with `clcr report` and commit it with the records"
+
+
+def compare(out: Path) -> Part:
+    """Make everything anew from the records of ``out``, in a folder of its own, and compare. ``out`` is not written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        again = Path(scratch)
+        for path in out.resolve().iterdir():
+            if path.name not in NOT_READ:
+                (again / path.name).symlink_to(path)
+        report.build(again, partial=True)
+        kinds = [name for name in GENERATED if (out / name).is_dir()]
+        failures = [failure for name in kinds for failure in _folder(name, out, again)]
+        number = sum(len(_files(out / name)) for name in kinds)
+    if not kinds:
+        failures = [Finding(str(out / GENERATED[0]), "the report's tables", "no such folder", REMEDY)]
+    return Part(f"{count(number, 'file')} in {', '.join(kinds) or 'no folder'}", tuple(failures))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def _folder(name: str, out: Path, again: Path) -> list[Finding]:
+    here, there = out / name, again / name
+    committed, made = _files(here), _files(there)
+    extra = [Finding(str(here / path), "no such file", "one that nothing makes", "delete it") for path in committed
+             if path not in made]  # fmt: skip
+    lost = [Finding(str(here / path), "the report's file", "none", REMEDY) for path in made if path not in committed]
+    return extra + lost + [
+        Finding(str(here / path), *difference((there / path).read_bytes(), (here / path).read_bytes()), REMEDY)
+        for path in made
+        if path in committed and (there / path).read_bytes() != (here / path).read_bytes()
+    ]  # fmt: skip
+
+
+def difference(expected: bytes, found: bytes) -> tuple[str, str]:
+    """Where two files part, and what either has there."""
+    ours, theirs = expected.split(b"\n"), found.split(b"\n")
+    line = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
+                min(len(ours), len(theirs)))  # fmt: skip
+    return _excerpt(ours, theirs, line, f"line {line + 1} "), _excerpt(theirs, ours, line, "")
+
+
+def _excerpt(lines: list[bytes], other: list[bytes], number: int, prefix: str) -> str:
+    """What a line has where it begins to differ."""
+    if number >= len(lines):
+        return f"{prefix}no such line"
+    line, against = (x[number].decode(errors="replace") if number < len(x) else "" for x in (lines, other))
+    start = next((n for n, pair in enumerate(zip(line, against, strict=False)) if pair[0] != pair[1]), len(against))
+    return f"{prefix}{line[max(0, start - 20) : start + 20]!r}"

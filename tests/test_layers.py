@@ -62,6 +62,7 @@ FLOORS = {
     REPORT: 4,
     "benchmarks.console": 5,
     "benchmarks.listing": 5,
+    "benchmarks.planning": 5,
     "benchmarks.preparation": 5,
     "benchmarks.fetching": 5,
     "benchmarks.cli": 5,

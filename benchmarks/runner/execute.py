@@ -34,7 +34,7 @@ from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import environment
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
 from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
-from benchmarks.runner.seeds import streams
+from benchmarks.runner.seeds import Streams, streams
 from benchmarks.runner.source import source_digest
 from benchmarks.runner.train import TRAINER, Goal, train
 from benchmarks.spec import BenchmarkSpec, Protocol
@@ -319,9 +319,8 @@ def _train(
     config = runs[0].config
     keys = [run.key for run in runs]
     seeds = [streams(k.benchmark, k.protocol, k.seed, data[0].fold) for k in keys]
-    methods = [_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)]
-    n_parameters = sum(p.numel() for p in methods[0].parameters() if p.requires_grad)
-    group = Group(methods, data)
+    group = assemble(runs, data, seeds)
+    n_parameters = sum(p.numel() for p in group.method.parameters() if p.requires_grad) // len(runs)
     outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment)
     evaluations = {split: group.evaluate(split) for split in splits}
     time_s = (time.perf_counter() - began) / len(runs)
@@ -346,6 +345,11 @@ def _train(
             )
         )
     return results
+
+
+def assemble(runs: Sequence[Setting], data: Sequence[FoldData], seeds: Sequence[Streams]) -> Group:
+    """The methods of a group with their first values and their data, ready to train."""
+    return Group([_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)], data)
 
 
 def _build(run: Setting, data: FoldData, init: int) -> Method:

@@ -26,6 +26,7 @@ from benchmarks.record import RunKey, digest_of
 from benchmarks.runner.machine import cpu_model
 from benchmarks.runner.names import PROFILES, base_of
 from benchmarks.runner.source import source_digest
+from benchmarks.runner.together import Choice
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = ("run_s", "opening_s", "memory")
@@ -117,12 +118,7 @@ def measure(
 
     def work(number: int, part: Sequence[tuple[RunKey, ...]]) -> None:
         device = crew.devices[number % len(crew.devices)]
-        request = {
-            "teams": [[asdict(key) for key in team] for team in part],
-            "place": plain(place, device),
-            "budget_s": crew.budget_s,
-        }
-        lines = ask(request, errors.append)
+        lines = ask(request(part, replace(place, device=device), crew.budget_s), errors.append)
         for line, team in zip(lines[1:], part, strict=False):
             found.append({"name": name_of(team[0], place.overrides), "stamp": stamp(team[0]), **line})
         starts.extend(line["start_s"] for line in lines[:1])
@@ -143,12 +139,39 @@ def measure(
     return rows, max(starts, default=None)
 
 
-def plain(place: Any, device: str) -> dict[str, Any]:
-    """A place as JSON, on a device."""
-    return {**asdict(place), "out": str(place.out), "cache": str(place.cache), "device": device}
+def request(teams: Sequence[Sequence[RunKey]], place: Any, budget_s: float) -> dict[str, Any]:
+    """What benchmarks.runner.probe is asked. ``place``: where and on which device, as plan.Place or engine options."""
+    plain = {**asdict(place), "out": str(place.out), "cache": str(place.cache)}
+    return {"teams": [[asdict(key) for key in team] for team in teams], "place": plain, "budget_s": budget_s}
 
 
-def ask(request: Mapping[str, Any], fail: Callable[[str], None]) -> list[dict[str, Any]]:
+def keep_choices(cache: Path, device: str, choices: Mapping[str, Choice]) -> None:
+    """Write down how many seeds the configurations of a sweep train together and why, for their records to say."""
+    path = _choices(cache, device)
+    with suppress(OSError):  # a note beside the numbers, never an obstacle
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {**_read(path), **{name: asdict(choice) for name, choice in choices.items()}}
+        archive.write_bytes(path, (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def choice_of(cache: Path, device: str, name: str) -> dict[str, Any]:
+    """What was written down for a configuration: {"seeds", "why"}, or nothing."""
+    found = _read(_choices(cache, device)).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _choices(cache: Path, device: str) -> Path:
+    return cache / "bench" / f"together_{device.partition(':')[0]}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if isinstance(kept, dict) else {}
+    return {}
+
+
+def ask(request: Mapping[str, Any], fail: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """What benchmarks.runner.probe says to a request, in a process of its own in the environment of a worker: first
     what it runs on, then rows. ``fail`` hears why it did not end well; what it said before counts."""
     environment = importlib.import_module("benchmarks.runner.environment").worker_environment()

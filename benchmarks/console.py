@@ -116,6 +116,7 @@ class Clock:
 
     def __init__(self, planned: Sequence[Planned], workers: int) -> None:
         self._left = {run.key: run for run in planned}
+        self._alike = {run.key: replace(run.key, seed=0) for run in planned}
         self._workers = max(1, workers)
         self._began: dict[RunKey, float] = {}
         self._shares: dict[RunKey, float] = {}
@@ -151,15 +152,13 @@ class Clock:
         if len(known) < len(parts):
             return None
         teams: dict[tuple[RunKey, float | None], list[float]] = defaultdict(list)
+        sizes: dict[tuple[RunKey, float | None], int] = {}
         for key, part in known.items():
-            teams[replace(key, seed=0), self._began.get(key)].append(part)
-        longest = (sum(team[: self._size(key)]) for (key, _), team in teams.items())
-        return max(sum(known.values()) / self._workers, max(longest, default=0.0))
-
-    def _size(self, alike: RunKey) -> int:
-        """How many runs of a kind train as one."""
-        sizes = [self._together.get(key, run.together) for key, run in self._left.items() if _same(key, alike)]
-        return max(sizes)
+            team = self._alike[key], self._began.get(key)
+            teams[team].append(part)
+            sizes[team] = self._together.get(key, self._left[key].together)
+        longest = max((sum(team[: sizes[place]]) for place, team in teams.items()), default=0.0)
+        return max(sum(known.values()) / self._workers, longest)
 
     def _run_left(self, key: RunKey, now: float) -> float | None:
         total = self._total(key)
@@ -177,10 +176,6 @@ class Clock:
             spent, foreseen = (sum(each) for each in zip(*self._pace, strict=True)) if self._pace else (1.0, 1.0)
             return predicted * spent / foreseen
         return next((statistics.median(self._times[row]) for row in (same, *others) if row in self._times), None)
-
-
-def _same(key: RunKey, alike: RunKey) -> bool:
-    return replace(key, seed=0) == alike
 
 
 def _rows(key: RunKey) -> tuple[tuple[str, ...], ...]:

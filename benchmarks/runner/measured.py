@@ -95,10 +95,11 @@ def lacking(teams: Sequence[tuple[RunKey, ...]], table: Table, overrides: Sequen
     stamps: dict[RunKey, str] = {}
     for team in teams:
         group = replace(team[0], seed=0, variant="")
-        mark = stamps.setdefault(group, "") or stamps.setdefault(group, stamp(team[0]))
+        if group not in stamps:
+            stamps[group] = stamp(team[0])
         name = name_of(team[0], overrides)
         row = table.of(name, len(team))
-        if row is None or row.get("stamp") != mark:
+        if row is None or row.get("stamp") != stamps[group]:
             found.setdefault((name, len(team)), team)
     return sorted(found.values(), key=lambda team: team[0].variant != "full")
 

@@ -256,7 +256,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
     crew = _crew(args)
-    place = _place(args)
+    place = replace(_place(args), device=crew.devices[0])
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)
     store.check_out(place.out)
@@ -264,7 +264,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     planned = plan.plan(keys, place, heal=console.note)
     to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    runs = teams.teams(planned, replace(place, device=crew.devices[0]), together, tell=console.note)
+    runs = teams.teams(planned, place, together, tell=console.note)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []

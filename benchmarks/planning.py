@@ -76,7 +76,7 @@ def _measure(planned: Sequence[Planned], place: Place, crew: Crew, console: Cons
     module = importlib.import_module("benchmarks.runner.teams")
     table = Table(place.cache, place.device)
     told = {(replace(run.key, seed=0), run.together) for run in planned if run.source == costs.HERE}
-    teams = module.teams(planned, place, None)
+    teams = module.teams(planned, place, None, tell=console.note)
     new = [team for team in teams if (replace(team[0], seed=0), len(team)) not in told or place.overrides]
     missing = measured.lacking(new, table, place.overrides)
     if missing:

@@ -7,6 +7,7 @@ budget is spent. What is timed is the trainer itself, on the team's own data, cu
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -78,6 +79,8 @@ def measure(keys: Sequence[RunKey], options: execute.Options, device: torch.devi
     run_s: what the record of a run calls ``time_s``, for as many epochs as the configuration allows; opening_s: what
     the team takes besides, once; step_s: a step of the whole team; memory: bytes at the peak.
     """
+    if device.type == "cuda":
+        gc.collect()  # the group before this one would count
     environment.reset_peak_memory(device)
     now = clock(device)
     began = now()

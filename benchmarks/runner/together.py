@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_CPU, MOST_GPU = 8, 32
-# Of one forward pass, per operation. results/bench/cpu.json: at the small size (0.2 to 0.8 MFLOP an operation) 8 seeds
-# do 1.4 to 2 times as many samples/s as one, at the full size (9 to 25) 4 seeds do 1.0 times as many.
+# Of one forward pass, per operation. The configurations of the small profiles (tiny, open) have 0.02 to 2.8 MFLOP, those
+# of the large ones (paper, tuned) 7.9 to 25. results/bench/cpu.json: at the small size 8 seeds do 1.4 to 2 times as many
+# samples/s as one, at the full size 4 seeds do as many.
 ARITHMETIC_BOUND = 5e6
 SHARE = 0.8  # of the free memory that is filled
 GAIN = 1.05  # samples/s that twice as many seeds must give

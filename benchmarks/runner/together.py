@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_CPU, MOST_GPU = 8, 32
-# Of one forward pass, per operation. The configurations of the small profiles (tiny, open) have 0.02 to 2.8 MFLOP, those
-# of the large ones (paper, tuned) 7.9 to 25. results/bench/cpu.json: at the small size 8 seeds do 1.4 to 2 times as many
+# Of one forward pass, per operation. Configurations of the small profiles (tiny, open) have 0.02 to 2.8 MFLOP, those of
+# the large ones (paper, tuned) 7.9 to 25. results/bench/cpu.json: at the small size 8 seeds do 1.4 to 2 times as many
 # samples/s as one, at the full size 4 seeds do as many.
 ARITHMETIC_BOUND = 5e6
 SHARE = 0.8  # of the free memory that is filled

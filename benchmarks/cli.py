@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.console import Console
     from benchmarks.record import RunKey
     from benchmarks.runner.launch import Crew, Result
-    from benchmarks.runner.plan import Place, Planned, Selection
+    from benchmarks.runner.plan import Place, Selection
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = ("benchmarks", "methods", "variants", "launchers", "metrics", "protocols")
@@ -108,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
     preparing.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
+    planning.add_argument(
+        "--measure", type=float, nargs="?", const=120.0, metavar="S",
+        help="time steps of each configuration here first, for so many seconds at most (default: 120)",
+    )  # fmt: skip
+    _add_workers(planning)
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
     running.add_argument(
         "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
@@ -241,31 +246,16 @@ def _prepare(args: argparse.Namespace, console: Console) -> int:
     return preparation.prepare(wanted, Path(source), cache_folder(), options, console)
 
 
-def _row(run: Planned) -> dict[str, Any]:
-    return {**asdict(run), "folder": run.key.folder}
-
-
 def _plan(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks.console import duration, size
+    from benchmarks import planning
     from benchmarks.runner import plan
 
-    place = _place(args)
+    crew, place = _crew(args), _place(args)
+    how = planning.How(crew.workers, crew.devices, args.measure)
     keys, notes = plan.select(_selection(args), place.cache)
     if place.overrides:
         plan.check_configs(keys, place)
-    planned = plan.plan(keys, place)
-    to_do = [run for run in planned if run.state != "done"]
-    times = [run.predicted_s for run in to_do if run.predicted_s is not None]
-    total = sum(times) if len(times) == len(to_do) else None
-    console.data({"count": len(planned), "to_do": len(to_do), "predicted_s": total, "notes": notes,
-                  "runs": [_row(run) for run in planned]})  # fmt: skip
-    console.notes(notes)
-    rows = [(str(r.key), r.state, duration(r.predicted_s), size(r.predicted_memory_bytes)) for r in planned]
-    console.table("runs", ("run", "state", "time", "memory"), rows)
-    unknown = len(to_do) - len(times)
-    parts = [f"{duration(sum(times))} on one worker"] * bool(times) + [f"{unknown} of unknown time"] * bool(unknown)
-    console.say(f"{len(planned)} runs, {len(to_do)} to do" + (f": {', '.join(parts)}" if parts else ""))
-    return 0
+    return planning.run(keys, notes, place, how, console)
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
@@ -275,7 +265,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
     crew = _crew(args)
-    place = _place(args)
+    place = replace(_place(args), device=crew.devices[0])
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)
     store.check_out(place.out)
@@ -283,7 +273,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     planned = plan.plan(keys, place, heal=console.note)
     to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    runs = teams.teams(planned, replace(place, device=crew.devices[0]), together)
+    runs = teams.teams(planned, place, together, tell=console.note)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []
@@ -335,6 +325,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 
 def _status(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import planning
     from benchmarks.runner import plan, store
 
     place = _place(args)
@@ -345,7 +336,7 @@ def _status(args: argparse.Namespace, console: Console) -> int:
         keys = [key for key in map(store.key_of, store.run_folders(place.out)) if key is not None]
     planned = plan.plan(keys, place)
     counts = plan.counts(planned)
-    console.data({**counts, "runs": [_row(run) for run in planned]})
+    console.data({**counts, "runs": [planning.row(run) for run in planned]})
     rows = [(run.key, run.state, run.error) for run in planned if run.state != "done"]
     if rows:
         console.table("not done", ("run", "state", "why"), rows)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -114,15 +115,18 @@ def size(count: int | None) -> str:
 
 
 class Clock:
-    """How long a sweep still takes: measured run times of this sweep first, earlier records next; None until known."""
+    """How long a sweep still takes: by runs of the same kind in this sweep, else as the plan predicts them, times the
+    pace of this sweep against the plan so far, else by other runs of this sweep; None until known."""
 
     def __init__(self, planned: Sequence[Planned], workers: int) -> None:
-        self._left = {run.key: run.predicted_s for run in planned}
+        self._left = {run.key: run for run in planned}
+        self._alike = {run.key: replace(run.key, seed=0) for run in planned}
         self._workers = max(1, workers)
         self._began: dict[RunKey, float] = {}
         self._shares: dict[RunKey, float] = {}
         self._together: dict[RunKey, int] = {}
         self._times: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._pace: list[tuple[float, float]] = []
 
     def hear(self, event: Event, now: float) -> None:
         """Take notice of an event at a time in seconds."""
@@ -137,19 +141,28 @@ class Clock:
 
     def _end(self, result: Result) -> None:
         key = result.key
-        self._left.pop(key, None)
+        run = self._left.pop(key, None)
         self._began.pop(key, None)
         if result.state == "done":
             for row in _rows(key):
                 self._times[row].append(result.seconds)
+            if run is not None and run.predicted_s:
+                self._pace.append((result.seconds, run.predicted_s))
 
     def left_s(self, now: float) -> float | None:
         """Seconds until the last run ends, with all workers busy; None while a run's time cannot be told."""
-        parts = [self._run_left(key, now) for key in self._left]
-        known = [part for part in parts if part is not None]
+        parts = {key: self._run_left(key, now) for key in self._left}
+        known = {key: part for key, part in parts.items() if part is not None}
         if len(known) < len(parts):
             return None
-        return max(sum(known) / self._workers, max(known, default=0.0))
+        teams: dict[tuple[RunKey, float | None], list[float]] = defaultdict(list)
+        sizes: dict[tuple[RunKey, float | None], int] = {}
+        for key, part in known.items():
+            team = self._alike[key], self._began.get(key)
+            teams[team].append(part)
+            sizes[team] = self._together.get(key, self._left[key].together)
+        longest = max((sum(team[: sizes[place]]) for place, team in teams.items()), default=0.0)
+        return max(sum(known.values()) / self._workers, longest)
 
     def _run_left(self, key: RunKey, now: float) -> float | None:
         total = self._total(key)
@@ -161,10 +174,12 @@ class Clock:
         return None if total is None else max(total - spent, 0.0)
 
     def _total(self, key: RunKey) -> float | None:
-        for row in _rows(key):
-            if row in self._times:
-                return statistics.median(self._times[row])
-        return self._left[key]
+        same, *others = _rows(key)
+        predicted = self._left[key].predicted_s
+        if same not in self._times and predicted is not None:
+            spent, foreseen = (sum(each) for each in zip(*self._pace, strict=True)) if self._pace else (1.0, 1.0)
+            return predicted * spent / foreseen
+        return next((statistics.median(self._times[row]) for row in (same, *others) if row in self._times), None)
 
 
 def _rows(key: RunKey) -> tuple[tuple[str, ...], ...]:

@@ -11,6 +11,7 @@ from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError
 from benchmarks.metrics import METRICS
 from benchmarks.runner import launch, plan
+from benchmarks.runner.names import base_of
 from benchmarks.spec import BenchmarkSpec, Protocol
 
 
@@ -19,7 +20,7 @@ def sections(names: Iterable[str], cache: Path) -> dict[str, Any]:
     makers: Mapping[str, Callable[[], Any]] = {
         "benchmarks": lambda: _benchmarks(cache),
         "methods": _methods,
-        "variants": lambda: {row["name"]: list(METHODS[plan.base_of(row["name"])].every_variant) for row in _methods()},
+        "variants": lambda: {row["name"]: list(METHODS[base_of(row["name"])].every_variant) for row in _methods()},
         "launchers": lambda: list(launch.LAUNCHERS),
         "metrics": _metrics,
         "protocols": _protocols,
@@ -60,7 +61,7 @@ def _now(name: str, cache: Path) -> tuple[Protocol, str]:
 def _methods() -> list[dict[str, Any]]:
     rows = []
     for name in plan.method_names():
-        row = METHODS[plan.base_of(name)]
+        row = METHODS[base_of(name)]
         modality = name.removeprefix(f"{row.name}_") if name != row.name else ""
         if row.per_modality and not modality:
             continue

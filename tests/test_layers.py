@@ -64,6 +64,7 @@ FLOORS = {
     "benchmarks.benching": 5,
     "benchmarks.console": 5,
     "benchmarks.listing": 5,
+    "benchmarks.planning": 5,
     "benchmarks.preparation": 5,
     "benchmarks.fetching": 5,
     "benchmarks.checking": 5,

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.runner.machine import cpu_model
+
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("clcr", "baselines", "benchmarks", "pyproject.toml")
 
@@ -106,15 +108,6 @@ def git_state() -> tuple[str, bool]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-@cache
-def cpu_model() -> str:
-    """The processor's name, without anything that names the host."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 @cache

@@ -31,18 +31,21 @@ from benchmarks.language import model_digest
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import environment
+from benchmarks.runner import environment, measured, together
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
 from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
-from benchmarks.runner.seeds import streams
+from benchmarks.runner.opcount import OperationCount
+from benchmarks.runner.seeds import Streams, streams
 from benchmarks.runner.source import source_digest
+from benchmarks.runner.together import Choice
 from benchmarks.runner.train import TRAINER, Goal, train
 from benchmarks.spec import BenchmarkSpec, Protocol
 from clcr.api import Method
+from clcr.layers import Draws, drawing
 
 # Texts for people: changing them changes no number and leaves every run valid.
-TOGETHER, SMALL_WIDTH = 8, 64
 NOT_IN_DIGEST = ("title", "note")
+COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seconds that steps on a GPU may be timed
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,35 @@ def mark(key: RunKey, options: Options) -> tuple[int, ...] | None:
     return tuple(steps(len(fold.train), run.config.training.batch_size) for fold in run.arrangement.folds)
 
 
-def best_together(key: RunKey, options: Options) -> int:
-    """How many seeds to train together. On a CPU those of a small model gain from each other, the arithmetic of a large
-    one fills the core alone (measured: results/bench); a GPU always gains."""
-    run = setting(key, options)
-    large = run.config.encoder.width > SMALL_WIDTH or any(m.backbone == "resnet18" for m in run.protocol.modalities)
+def best_together(groups: Sequence[Sequence[RunKey]], options: Options) -> list[Choice]:
+    """How many seeds of each group to train together, all variants of a method alike. A group: runs of equal marks."""
     if options.device == "cpu":
-        return 1 if large else TOGETHER
-    return max(1, TOGETHER // 2) if large else TOGETHER
+        return [_counted(replace(group[0], variant="full", seed=0), options) for group in groups]
+    chosen: dict[RunKey, Choice] = {}
+    full = {replace(group[0], variant="full", seed=0): group for group in groups}
+    pairs = {key: [replace(run, variant="full") for run in group[:2]] for key, group in full.items() if len(group) > 1}
+    teams = [team for pair in pairs.values() for team in (pair[:1], pair)]
+    lines = measured.ask(measured.request(teams, options, PROBE_S)) if teams else []
+    rows = lines[1:]  # fewer where the time was over
+    for place, key in enumerate(pairs):
+        free = lines[0]["free"] if lines else 0
+        chosen[key] = together.from_rows(rows[2 * place : 2 * place + 2], free, len(full[key]))
+    return [chosen.get(replace(group[0], variant="full", seed=0), Choice(1, "one seed")) for group in groups]
+
+
+@lru_cache(maxsize=1024)
+def _counted(key: RunKey, options: Options) -> Choice:
+    """The choice on a CPU: of a forward pass with its losses over a few samples, operations and arithmetic."""
+    run = setting(key, options)
+    fold, size = run.arrangement.folds[0], run.config.training.batch_size
+    few = replace(run.arrangement, folds=(replace(fold, train=fold.train[:COUNTED], valid=fold.valid[:1]),))
+    data = open_data(replace(run, arrangement=few), torch.device("cpu"), options.cache)
+    with torch.random.fork_rng([]), torch.no_grad():
+        group = Group([_build(run, data, 0)], [data])
+        batch = group.data.batch(torch.as_tensor(few.folds[0].train)[None])
+        with OperationCount() as count, drawing(Draws([0])):
+            group.method.train().losses(group.method(batch), batch)
+    return together.on_cpu(count.total, count.flop * size / len(few.folds[0].train))
 
 
 def execute(
@@ -220,6 +244,8 @@ def _execute(
         parts = [_ended(*each) for each in zip(runs, results, folders, logs, strict=True)]
     told = {**environment.provenance(device), "started_at": started, "finished_at": _now()}
     told |= {"together": [key.seed for key in keys]}
+    chosen = measured.choice_of(options.cache, options.device, measured.name_of(keys[0], options.overrides))
+    told |= {"best_together": chosen} if chosen else {}
     peak = environment.peak_memory(device)
     return [
         RunRecord(run.key, digested, peak_memory_bytes=peak, provenance={**told, **_beside(run)}, **part)
@@ -327,9 +353,8 @@ def _train(
     config = runs[0].config
     keys = [run.key for run in runs]
     seeds = [streams(k.benchmark, k.protocol, k.seed, data[0].fold) for k in keys]
-    methods = [_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)]
-    n_parameters = sum(p.numel() for p in methods[0].parameters() if p.requires_grad)
-    group = Group(methods, data)
+    group = assemble(runs, data, seeds)
+    n_parameters = sum(p.numel() for p in group.method.parameters() if p.requires_grad) // len(runs)
     outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment)
     evaluations = {split: group.evaluate(split) for split in splits}
     time_s = (time.perf_counter() - began) / len(runs)
@@ -354,6 +379,11 @@ def _train(
             )
         )
     return results
+
+
+def assemble(runs: Sequence[Setting], data: Sequence[FoldData], seeds: Sequence[Streams]) -> Group:
+    """The methods of a group with their first values and their data, ready to train."""
+    return Group([_build(run, own, each.init) for run, own, each in zip(runs, data, seeds, strict=True)], data)
 
 
 def _build(run: Setting, data: FoldData, init: int) -> Method:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 MARKS = ("_record_function_enter_new", "_record_function_exit")
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty")
@@ -23,14 +24,14 @@ class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context that counts by operator name: ``operations`` (those that work) and ``views``.
 
     ``bytes``: what the operations read and write if nothing stays in a cache, the sum of their tensor arguments and
-    results.
+    results. ``flop``: of products and convolutions in a forward pass, by torch's formulas.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: Counter[str] = Counter()
         self.views: Counter[str] = Counter()
-        self.bytes = 0
+        self.bytes = self.flop = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Count a call and pass it on."""
@@ -40,6 +41,8 @@ class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_view = func.is_view or name == "_unsafe_view"
         (self.views if is_view else self.operations)[name] += 1
         result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.flop += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
         if not is_view and name not in ALLOCATIONS:
             self.bytes += sum(_size(x) for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor))
         return result

@@ -6,8 +6,7 @@ Reads names, specs and records; torch is loaded only to judge records that exist
 from __future__ import annotations
 
 import importlib
-import statistics
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -19,10 +18,12 @@ from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, store
+from benchmarks.runner.costs import Cost, Costs
+from benchmarks.runner.measured import Table
+from benchmarks.runner.names import base_of, profile_names
 from benchmarks.spec import Protocol
 
 STATES = ("done", "running", "failed", "stale", "missing")
-PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 ENGINE = "benchmarks.runner.execute"
 Team = tuple[RunKey, ...]  # runs that differ in the seed alone and train as one program
 MAX_SEED, MAX_SEEDS = 2**31 - 1, 10_000
@@ -53,14 +54,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run, its state, and its cost by earlier runs like it (None where there are none). error: why it failed, or why
-    a record is called stale where it cannot be judged."""
+    """A run, its state, and its predicted cost (None where nothing tells), with the source of that in words. error: why
+    it failed, or why a record is called stale where it cannot be judged. together: the seeds of its team, where known.
+    """
 
     key: RunKey
     state: str
     predicted_s: float | None = None
     predicted_memory_bytes: int | None = None
     error: str = ""
+    source: str = ""
+    together: int = 1
+    opening_s: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """The predicted cost."""
+        return Cost(self.predicted_s, self.predicted_memory_bytes, self.source, self.together, self.opening_s)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -98,11 +108,6 @@ def select(selection: Selection, cache: Path) -> tuple[list[RunKey], list[str]]:
             f"{asked}: no run of {', '.join(chosen)} fits; see `clcr list variants` and `clcr list protocols`"
         )
     return keys, notes
-
-
-def profile_names() -> list[str]:
-    """The profiles there are."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml") if not path.stem.endswith(".tuned"))
 
 
 def check_names(selection: Selection) -> None:
@@ -151,13 +156,6 @@ def _per_modality(name: str) -> list[str]:
 def _modalities() -> tuple[str, ...]:
     protocols = [protocol for name in BENCHMARKS for protocol in catalog.spec(name).protocols]
     return tuple(dict.fromkeys(modality.name for protocol in protocols for modality in protocol.modalities))
-
-
-def base_of(method: str) -> str:
-    """The row of the table of methods that a method belongs to: "unimodal" for "unimodal_audio"."""
-    if method in METHODS:
-        return method
-    return next((row for row in METHODS if METHODS[row].per_modality and method.startswith(f"{row}_")), method)
 
 
 def _choose(selection: Selection, cache: Path) -> tuple[dict[str, tuple[Protocol, str]], list[str]]:
@@ -210,7 +208,7 @@ def plan(
     counts as missing.
     """
     found = {key: _read(store.folder_of(place.out, key), heal) for key in keys}
-    costs = _Costs(keys, place.out)
+    costs = Costs(keys, place.out, Table(place.cache, place.device), place.overrides)
     return [_planned(key, record, costs, place, engine) for key, record in found.items()]
 
 
@@ -224,10 +222,10 @@ def _read(folder: Path, heal: Callable[[str], None] | None) -> RunRecord | None:
         return None
 
 
-def _planned(key: RunKey, record: RunRecord | None, costs: _Costs, place: Place, engine: str) -> Planned:
+def _planned(key: RunKey, record: RunRecord | None, costs: Costs, place: Place, engine: str) -> Planned:
     state, error = _state(key, record, place, engine)
-    seconds, memory = costs.of(key)
-    return Planned(key, state, seconds, memory, error)
+    cost = costs.of(key)
+    return Planned(key, state, cost.seconds, cost.memory, error, cost.source, cost.together, cost.opening_s)
 
 
 def _state(key: RunKey, record: RunRecord | None, place: Place, engine: str) -> tuple[str, str]:
@@ -270,43 +268,6 @@ def stale(place: Place, matches: Callable[[RunKey], bool], engine: str = ENGINE)
 def options(place: Place, engine: str = ENGINE) -> Any:
     """The engine's own options for a place."""
     return importlib.import_module(engine).Options(**asdict(place))
-
-
-class _Costs:
-    """Time and memory of earlier runs, as medians: of the same variant of the method, else of the method."""
-
-    def __init__(self, keys: Sequence[RunKey], out: Path) -> None:
-        self._times: dict[tuple[str, ...], list[float]] = {}
-        self._memory: dict[tuple[str, ...], list[int]] = {}
-        for record in _earlier(keys, out):
-            for row in _rows(record.key):
-                self._times.setdefault(row, []).append(record.time_s)
-                self._memory.setdefault(row, []).append(record.peak_memory_bytes)
-
-    def of(self, key: RunKey) -> tuple[float | None, int | None]:
-        """(seconds, bytes) predicted for a run."""
-        for row in _rows(key):
-            if row in self._times:
-                return statistics.median(self._times[row]), int(statistics.median(self._memory[row]))
-        return None, None
-
-
-def _rows(key: RunKey) -> tuple[tuple[str, ...], ...]:
-    group = (key.benchmark, key.protocol, key.data, key.profile, key.method)
-    return (*group, key.variant), group
-
-
-def _earlier(keys: Sequence[RunKey], out: Path) -> Iterator[RunRecord]:
-    """Finished runs of these sweeps, here and committed. A record that cannot be read predicts nothing."""
-    for sweep in dict.fromkeys(key.folder.partition("/")[0] for key in keys):
-        for folder in store.runs_folder(out).glob(f"{sweep}/*/*/seed-*"):
-            with suppress(InputError):
-                record = store.read_record(folder)
-                if record is not None and record.status == "done":
-                    yield record
-    for benchmark in dict.fromkeys(key.benchmark for key in keys):
-        with suppress(InputError):
-            yield from (record for record in store.committed(out, benchmark) if record.status == "done")
 
 
 def counts(planned: Iterable[Planned]) -> Mapping[str, int]:

@@ -30,7 +30,7 @@ from test_prepare_media import BAD as BAD_MEDIA
 
 from benchmarks import cli, prepared
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import config, store
+from benchmarks.runner import config, names, store
 from benchmarks.sources import SOURCES, Sources
 from benchmarks.tasks import cmu_mosi
 
@@ -618,9 +618,7 @@ def test_a_profile_of_a_stranger(
     monkeypatch.setattr(config, "PROFILES", source.parent)
     text = f"training: {tag.replace('MARK', str(source / MARK))}\n"
     (source.parent / "mine.yaml").write_text(text)
-    from benchmarks.runner import plan
-
-    monkeypatch.setattr(plan, "PROFILES", source.parent)
+    monkeypatch.setattr(names, "PROFILES", source.parent)
     arguments = [
         "--benchmark",
         "crema_d",

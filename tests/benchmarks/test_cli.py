@@ -118,6 +118,32 @@ def test_plan_lists_runs_with_state_and_cost(capsys: pytest.CaptureFixture[str],
     assert "20 runs, 20 to do" in call(capsys, "plan", *SWEEP, "--method", "clcr", "--variant", "all")[1]
 
 
+def test_plan_measures_what_was_never_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+    arguments = ["plan", *SWEEP, "--method", "late_fusion", "--out", str(tmp_path / "new"), "--workers", "1"]
+    found = document(capsys, *arguments, "--measure", "100")
+    assert found["sources"] == {"bench": len(found["runs"])}
+    assert found["predicted_s"] > 0
+    assert found["wall_s"] > found["predicted_s"]
+    assert not (tmp_path / "new").exists()
+    assert document(capsys, *arguments)["runs"] == found["runs"]
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0
+    assert "on one worker" in out
+    assert "with 1 worker, from their start on" in out
+    assert f"{len(found['runs'])} by bench" in out
+
+
+@pytest.mark.parametrize("wrong", [("--measure", "0"), ("--measure", "nan"), ("--measure", "soon"), ("--workers", "0")])
+def test_plan_refuses_what_makes_no_sense(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "plan", *SWEEP, *wrong)
+    assert (code, out) == (2, "")
+    assert wrong[0] in err
+    assert len(err.splitlines()) == 1
+
+
 def test_run_says_how_each_run_ended(swept: Mapping[str, Any], place: Path) -> None:
     assert {name: swept[name] for name in ("done", "kept", "failed", "refused")} == {
         "done": 2,
@@ -278,6 +304,22 @@ def test_the_longest_run_bounds_the_time_left() -> None:
     keys = [RunKey("b", "p", "twin", "tiny", name, "full", 0) for name in ("long", "short")]
     runs = [Planned(keys[0], "missing", 100.0), Planned(keys[1], "missing", 2.0)]
     assert console.Clock(runs, workers=8).left_s(0.0) == 100.0
+
+
+def test_the_plan_is_corrected_by_the_pace_of_the_sweep() -> None:
+    """Predicted 2 s each, the first took 6: the others will take three times the plan, whatever their method."""
+    keys = [RunKey("b", "p", "twin", "tiny", name, "full", seed) for name in ("a", "b") for seed in range(2)]
+    predicted = [2.0, 2.0, 5.0, 5.0]
+    runs = [Planned(key, "missing", s, together=2) for key, s in zip(keys, predicted, strict=True)]
+    clock = console.Clock(runs, workers=1)
+    assert clock.left_s(0.0) == 14.0
+    clock.hear(Event("end", keys[0], 1.0, result=Result(keys[0], "done", 6.0)), 6.0)
+    assert clock.left_s(6.0) == 6.0 + 15.0 + 15.0  # the second as the first one of its kind did
+    alone = console.Clock(runs, workers=8)
+    assert alone.left_s(0.0) == 10.0  # two seeds that train as one end together
+    for key in keys[2:]:
+        alone.hear(Event("start", key, together=2), 0.0)
+    assert alone.left_s(4.0) == 10.0 - 4.0
 
 
 @pytest.mark.parametrize(

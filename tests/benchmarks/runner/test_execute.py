@@ -20,7 +20,9 @@ from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import execute as module
+from benchmarks.runner import measured
 from benchmarks.runner.execute import Options, Progress, describe, execute, predictions_digest, setting, what
+from benchmarks.runner.together import Choice
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 
 KEY = RunKey("crema_d", catalog.spec("crema_d").twin_protocol or "", "twin", "tiny", "late_fusion", "full", 0)
@@ -238,8 +240,14 @@ def test_seeds_together_leave_the_records_that_they_would_leave_alone(method: st
 
 def test_fitted_methods_and_fine_tuned_language_train_alone(options: Options) -> None:
     assert module.mark(replace(KEY, method="linear"), options) is None
-    assert module.best_together(KEY, options) > 1
-    assert module.best_together(KEY, replace(options, overrides=("encoder.width=128",))) == 1
+
+
+def test_a_record_says_how_many_seeds_were_found_best_and_why(options: Options) -> None:
+    assert "best_together" not in run(KEY, options)[0].provenance
+    measured.keep_choices(options.cache, "cpu", {measured.name_of(KEY, options.overrides): Choice(8, "small")})
+    record, _ = run(KEY, options)
+    assert record.provenance["best_together"] == {"seeds": 8, "why": "small"}
+    assert record.provenance["together"] == [0]
 
 
 def test_a_group_that_does_not_fit_is_halved(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

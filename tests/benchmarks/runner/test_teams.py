@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.runner import launch, plan, store
+from benchmarks.runner import launch, measured, plan, store
 from benchmarks.runner.launch import Crew
 from benchmarks.runner.plan import Place, Planned, Team
 from benchmarks.runner.teams import parse_together, teams
@@ -36,6 +36,18 @@ def test_seeds_come_in_teams_of_the_size_that_is_best_or_asked_for(place: Place)
     assert seeds_of(teams(runs, place, None, ENGINE)) == [(0, 1, 2), (3, 4, 5), (6,)]
     assert seeds_of(teams(runs, place, 4, ENGINE)) == [(0, 1, 2, 3), (4, 5, 6)]
     assert seeds_of(teams(runs, place, 1, ENGINE)) == [(seed,) for seed in range(7)]
+
+
+def test_the_choice_and_its_reason_are_told_and_kept(place: Place) -> None:
+    told: list[str] = []
+    runs = planned(place, 0, 1) + planned(place, 0, 1, method="slow") + planned(place, 4, method="lone")
+    teams(runs, place, None, ENGINE, told.append)
+    assert told == ["2 configurations train up to 3 seeds together; cmu_mosi quick: three is company"]
+    name = measured.name_of(KEY)
+    assert measured.choice_of(place.cache, "cpu", name) == {"seeds": 3, "why": "three is company"}
+    teams(runs, place, 2, ENGINE)
+    assert measured.choice_of(place.cache, "cpu", name) == {"seeds": 2, "why": "as asked for"}
+    assert measured.choice_of(place.cache, "cpu", name.replace("quick", "lone")) == {}
 
 
 def test_seeds_of_other_marks_and_methods_that_do_not_fold_are_kept_apart(place: Place) -> None:

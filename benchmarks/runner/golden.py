@@ -12,7 +12,8 @@ from baselines import METHODS
 from benchmarks import BENCHMARKS
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import launch, store
-from benchmarks.runner.plan import Place, Team, base_of
+from benchmarks.runner.names import base_of
+from benchmarks.runner.plan import Place, Team
 
 OURS, FULL = "clcr", "full"
 BUDGET_S = 100.0  # of one core, by the records' own times; what every method and twin needs is trained in any case

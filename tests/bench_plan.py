@@ -143,6 +143,8 @@ def main() -> None:
         if chosen.out:
             rest = [row for row in kept if row["sweep"] not in {row["sweep"] for row in found}]
             origin = {"date": time.strftime("%Y-%m-%d"), **environment.provenance(real.torch.device("cpu"))}
+            origin["threads_per_worker"] = int(environment.WORKER_ENVIRONMENT["OMP_NUM_THREADS"])
+            del origin["threads"]  # of this process, which trains nothing
             chosen.out.write_text(json.dumps({**origin, "sweeps": [*rest, *found]}, indent=1) + "\n")
 
 

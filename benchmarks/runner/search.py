@@ -31,7 +31,7 @@ from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import environment
 from benchmarks.runner.config import load_tuned, method_row, resolve, tuned_path
-from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, what
+from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, warm_up, what
 from benchmarks.runner.seeds import stream
 
 SEARCH_SEED = 1000
@@ -194,8 +194,7 @@ def _run(trials: Sequence[Trial], options: Options, workers: int) -> Iterator[Tr
 
 def _prepare_worker() -> None:
     torch.set_num_threads(1)
-    environment.make_deterministic()
-    environment.warm_up()
+    warm_up()
 
 
 @contextmanager

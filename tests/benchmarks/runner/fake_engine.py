@@ -35,6 +35,10 @@ class Progress:
     epochs: int
 
 
+def warm_up() -> None:
+    pass
+
+
 def describe(key: RunKey, options: Options) -> dict[str, Any]:
     if key.method == "refused":
         raise InputError("fake.yaml: field 'x' is wrong; mend it")

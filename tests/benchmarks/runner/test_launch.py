@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.runner import claims, launch, plan, store
+from benchmarks.runner import claims, launch, plan, processes, store
 from benchmarks.runner.launch import Crew, Event, Result
 from benchmarks.runner.plan import Place
 
@@ -202,7 +202,7 @@ def test_ctrl_c_ends_the_workers_and_gives_their_claims_back(place: Place) -> No
 
 def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    environment = launch._environment()
+    environment = processes.environment()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     crew = Crew(2, ("cpu", "cuda:0"), "fake_engine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def _one(
         time_s=2.0,
         peak_memory_bytes=10,
         predictions=archive.predictions_digest(arrays),
-        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device, "together": seeds},
+        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device, "together": seeds}
+        | {"pid": os.getpid(), "parent": os.getppid()},
     )
 
 
@@ -92,6 +94,12 @@ def behave(method: str, times: int) -> None:
         raise RuntimeError("the method\nbroke")
     if method == "dies" or (method == "dies_once" and times == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if method == "exits":
+        print("cannot go on", file=sys.stderr, flush=True)
+        os._exit(3)
+    if method == "kills_servers" or (method == "kills_server" and times == 1):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
 
 
 def predictions(key: RunKey) -> dict[str, np.ndarray]:

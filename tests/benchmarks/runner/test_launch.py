@@ -125,7 +125,16 @@ def test_a_run_whose_worker_dies_is_tried_once_more(place: Place) -> None:
     assert not list(place.out.rglob(claims.CLAIM))
 
 
-def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
+def test_what_a_worker_said_last_is_the_error_of_its_run(place: Place) -> None:
+    assert go(keys("exits"), place)["exits-0"].error == "the worker ended with code 3: cannot go on"
+
+
+@pytest.mark.parametrize("kind", ["forks", "spawns"])
+def test_a_worker_that_cannot_start_says_why_in_one_line(
+    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "spawns":
+        monkeypatch.setattr(processes, "starter", lambda engine: processes.Spawns())
     with pytest.raises(InputError, match="No module named 'no_engine'") as caught:
         launch.local([(KEY,)], place, Crew(1, engine="no_engine"), lambda event: None)
     assert "\n" not in str(caught.value)

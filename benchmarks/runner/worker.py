@@ -157,7 +157,7 @@ def _end(state: str, seconds: float = 0.0, error: str = "") -> Message:
 def _ended_meanwhile(folder: Path, digest: str, asked_at: float) -> Message | None:
     """What another runner on this folder did since the run was planned: done, or failed after ``asked_at``."""
     try:
-        record = store.read_record(folder)
+        record = store.read_run(folder)
     except InputError:
         store.quarantine(folder)
         return None

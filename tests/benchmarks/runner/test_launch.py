@@ -95,6 +95,14 @@ def test_what_is_done_already_is_kept(place: Place) -> None:
     assert len(fake_engine.executed(place.cache)) == 2
 
 
+def test_what_is_done_but_has_lost_its_predictions_is_done_again(place: Place) -> None:
+    go(keys("quick"), place)
+    path = store.folder_of(place.out, keys("quick")[0]) / store.PREDICTIONS
+    path.write_bytes(path.read_bytes()[:-1])
+    assert go(keys("quick"), place)["quick-0"].state == "done"
+    assert go(keys("quick"), place)["quick-0"].state == "kept"
+
+
 def test_failures_become_records_and_do_not_stop_the_others(place: Place) -> None:
     results = go(keys("raises", "not_finite", "refused", "quick"), place)
     assert {name: r.state for name, r in results.items()} == {

@@ -277,7 +277,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     planned = plan.plan(keys, place, heal=console.note)
     to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    runs = teams.teams(planned, replace(place, device=crew.devices[0]), together)
+    runs = launch.longest_first(teams.teams(planned, replace(place, device=crew.devices[0]), together), planned)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []

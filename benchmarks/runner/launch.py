@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import re
 import selectors
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ from typing import IO, Any, Protocol, Self
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import claims, processes, store
-from benchmarks.runner.plan import ENGINE, Place, Team
+from benchmarks.runner.plan import ENGINE, Place, Planned, Team
 from benchmarks.runner.processes import Starter, last_words
 
 ATTEMPTS = 2
@@ -107,6 +108,18 @@ def default_workers(found: Sequence[str]) -> int:
     if tuple(found) != ("cpu",):
         return len(found)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def longest_first(teams: Sequence[Team], planned: Iterable[Planned]) -> list[Team]:
+    """Teams in the order of their predicted time, so that no long one is left for a single worker at the end; those of
+    unknown time, which may be long, before all others. Equals stay in their order."""
+    predicted = {run.key: run.predicted_s for run in planned}
+
+    def negative(team: Team) -> float:
+        times = [predicted.get(key) for key in team]
+        return -sum(math.inf if time is None else time for time in times)
+
+    return sorted(teams, key=negative)
 
 
 def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> list[Result]:

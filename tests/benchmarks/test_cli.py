@@ -265,7 +265,7 @@ def test_why_runs_were_refused_is_said_once(
     assert code == 2
     assert (out + err).count("mend it") == 1
     assert err.splitlines()[-1] == "clcr: x.yaml: field 'y' is wrong; mend it"
-    assert [f"[{n}/2] refused {KEY.folder[:-1]}{n - 1}" in err for n in (1, 2)] == [True, True]
+    assert [f"[{n}/2] REFUSED {KEY.folder[:-1]}{n - 1}" in err for n in (1, 2)] == [True, True]
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

@@ -87,6 +87,17 @@ def test_runs_are_executed_once_and_their_records_written_last(place: Place) -> 
     assert all(event.share == 0.5 for event in events if event.kind == "progress")
 
 
+def test_the_longest_teams_go_first_and_the_unknown_before_them() -> None:
+    short, long, unknown, twin = keys("a", "b", "c", "d")
+    times = {short: 1.0, long: 5.0, unknown: None, twin: 1.0}
+    planned = [plan.Planned(key, "missing", seconds) for key, seconds in times.items()]
+    teams = [(short,), (twin,), (long,), (unknown, short)]
+    assert launch.longest_first(teams, planned) == [(unknown, short), (long,), (short,), (twin,)]
+    pair = replace(short, seed=1), replace(short, seed=2)
+    planned += [plan.Planned(key, "missing", 3.0) for key in pair]
+    assert launch.longest_first([(long,), pair], planned) == [pair, (long,)]
+
+
 def test_what_is_done_already_is_kept(place: Place) -> None:
     go(keys("quick"), place)
     assert go(keys("quick"), place)["quick-0"].state == "kept"

@@ -72,6 +72,20 @@ def read_npz(path: Path, remedy: str = "restore it from version control") -> dic
         raise InputError(f"{path}: truncated or not a plain .npz ({error}); {remedy}") from None
 
 
+def check_npz(path: Path, names: Iterable[str], remedy: str) -> None:
+    """InputError, with the remedy, unless an .npz is there to its end and holds these arrays. Its directory alone is
+    read, which stands at that end: a byte that changed inside an array is not seen."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            lacking = sorted({f"{name}.npy" for name in names} - set(archive.namelist()))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {remedy}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: truncated or not a plain .npz ({error}); {remedy}") from None
+    if lacking:
+        raise InputError(f"{path}: array {lacking[0].removesuffix('.npy')!r} is missing; {remedy}")
+
+
 def samples_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Digest of index, target and group: runs scored on the same samples share it."""
     return _digest(arrays, SAMPLES)

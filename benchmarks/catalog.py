@@ -70,7 +70,8 @@ def prepare(name: str, source: Path, cache: Path, options: Options = DEFAULTS) -
     job = job_of(name, source, options.preset)
     if job is None:
         with Writer(folder, name) as writer:
-            task_module(name).prepare(Path(source), writer)
+            module: Any = task_module(name)
+            module.prepare(Path(source), writer, **loss_limit(name, options.max_loss))
             for problem in _unserved(name, writer.seal()):
                 raise problem
         return folder
@@ -80,6 +81,11 @@ def prepare(name: str, source: Path, cache: Path, options: Options = DEFAULTS) -
         for told in (*map(str, _unserved(name, data)), *_of_other_shape(name, data)):
             options.tell(told)
     return folder
+
+
+def loss_limit(name: str, max_loss: float | None) -> dict[str, float]:
+    """``max_loss`` for the prepare and the survey of a task that can lose samples, which names its own in MOST_LOST."""
+    return {"max_loss": max_loss} if max_loss is not None and hasattr(task_module(name), "MOST_LOST") else {}
 
 
 def job_of(name: str, source: Path, preset: str | None = None) -> engine.Job | None:

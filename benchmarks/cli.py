@@ -126,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     searching = command("search", _search, "hyper-parameter search on validation data, one budget for every method")
     searching.add_argument("--trials", type=int, default=12, metavar="N", help="trials a method (default: 12)")
     searching.add_argument("--folds", type=int, default=1, metavar="N", help="folds that score a trial (default: 1)")
+    searching.add_argument(
+        "--adopt", action="store_true", help="let runs use it: also write benchmarks/profiles/PROFILE.tuned.yaml"
+    )
     _add_workers(searching)
     _add_check(
         command("check", _check, "hold what is committed against today's code: records, published, tables, golden")
@@ -273,7 +276,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     planned = plan.plan(keys, place, heal=console.note)
     to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    runs = teams.teams(planned, place, together, tell=console.note)
+    runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note), planned)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []
@@ -298,12 +301,13 @@ def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
     count["kept"] += before
     console.data({**count, "runs": [asdict(result) for result in results]})
     bad = [result for result in results if result.state in ("failed", "refused")]
-    if bad:
-        console.table("not done", ("run", "why"), [(r.key, r.error) for r in bad])
+    refused = next((result.error for result in bad if result.state == "refused"), "")
+    rows = [(r.key, r.error) for r in bad if r.error != refused]  # that one is told last, once for all its runs
+    if rows:
+        console.table("not done", ("run", "why"), rows)
     console.say(f"{count['done']} executed, {count['kept']} done before, {len(bad)} not done")
-    refused = next((result for result in bad if result.state == "refused"), None)
-    if refused is not None:
-        raise InputError(refused.error)
+    if refused:
+        raise InputError(refused)
     return FAILED if bad else 0
 
 
@@ -393,6 +397,8 @@ def _search(args: argparse.Namespace, console: Console) -> int:
 
     options = plan.options(replace(place, device=crew.devices[0]))
     tuned = search.search(keys, options, budget, crew.workers, tell)
+    if args.adopt:
+        search.adopt(keys[0].profile, tuned)
     console.data({"tuned": tuned})
     for group, methods in tuned.items():
         rows = [

@@ -230,9 +230,9 @@ class Watch:
     def _tell(self, result: Result, now: float) -> None:
         count = f"[{self.ended.total()}/{self._total}]"
         line = f"{count} {ENDED[result.state]} {result.key} {duration(result.seconds)}"
-        if result.error:
+        if result.error and result.state != "refused":  # what was refused is told at the end, once
             self._line(f"{line}: {result.error}")
-        elif not self._bars:
+        elif not self._bars or result.error:
             self._line(f"{line}, {self._left(now)}" if self.ended.total() < self._total else line)
 
     def _line(self, text: str) -> None:

@@ -129,7 +129,7 @@ def _tried(name: str, source: Path, chosen: Options, console: Console) -> dict[s
     """What the benchmark's own survey finds; published files without one are small: they are prepared into a folder
     that is thrown away."""
     survey = getattr(catalog.task_module(name), "survey", None)
-    made = survey(source) if survey is not None else None
+    made = survey(source, **catalog.loss_limit(name, chosen.max_loss)) if survey is not None else None
     if made is not None:
         console.say(f"{name}: {made['samples']} samples, {len(made['dropped'])} lost; nothing was written")
         _tell_made(name, made, console)

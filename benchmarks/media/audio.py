@@ -22,6 +22,7 @@ LOG_FLOOR = 1e-7
 KALDI_FLOOR = float(np.finfo(np.float32).eps)
 FBANK_MEAN, FBANK_SPREAD = -4.503877, 2 * 5.141276  # of AudioSet, as in AST and OGM-GE's process_audio.py
 BLOCK = 1 << 16  # samples
+LEAST_RATE = 1000  # Hz
 PROBE = {"probesize": "4096"}  # bytes
 
 
@@ -107,6 +108,8 @@ def _decode(container: Any, stream: Any, span: tuple[float, float] | None) -> tu
     pieces: list[np.ndarray] = []
     faults = have = 0
     rate = int(stream.rate or stream.codec_context.sample_rate or 0)
+    if rate:
+        _check_rate(rate)
     expected = float(stream.duration * stream.time_base) if stream.duration else 0.0
     try:
         for packet in container.demux(stream):
@@ -123,11 +126,17 @@ def _decode(container: Any, stream: Any, span: tuple[float, float] | None) -> tu
                 return pieces, rate, True
     except av.FFmpegError:
         faults += 1
-    if rate <= 0:
-        raise MediaFault("damaged", "audio: no sample rate")
+    _check_rate(rate)
     if have / rate < WHOLE * expected:  # a cut file whose head promises more
         raise MediaFault("damaged", f"audio: {have / rate:.2f} s decoded of {expected:.2f} s")
     return pieces, rate, not faults
+
+
+def _check_rate(rate: int) -> None:
+    """Nothing sounds at a few samples a second, and what is made of them grows without bound with the recipe's rate."""
+    if rate < LEAST_RATE:
+        told = f"{rate} samples a second, at least {LEAST_RATE} needed" if rate > 0 else "no sample rate"
+        raise MediaFault("damaged", f"audio: {told}")
 
 
 def _mono(frame: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step")
 SECTIONS = ("encoder", "training", "language")
 TOP = (*SECTIONS, "methods", "benchmarks")
+SET = "--set"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def profile_path(profile: str) -> Path:
 
 
 def tuned_path(profile: str) -> Path:
-    """Where the search keeps what it found for a profile; it need not exist."""
+    """What the search found for a profile and every run of it is told (`clcr search --adopt`); it need not exist."""
     return PROFILES / f"{profile}.tuned.yaml"
 
 
@@ -148,13 +150,17 @@ def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> R
     text = any(modality.backbone == "language_model" for modality in modalities)
     sections = {"encoder": EncoderConfig, "training": Training, "language": LanguageOptions, "method": cls.Config}
     values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    said: dict[str, str] = {}  # by whom last, for a value that its class refuses
     for where, dotted in _layers(key, row, overrides, tuned):
         for name, value in dotted.items():
             section, field = _find(name, sections, where)
             values[section][field] = coerce(value, _hints(sections[section])[field], f"{where}: {name}")
+            said[name] = where
     values["method"] |= cls.VARIANTS[key.variant]
-    built = {name: _build(cls, values[name], profile_path(key.profile).name) for name, cls in sections.items()}
-    _check_width(built["method"], built["encoder"])
+    with _blamed_on(said, profile_path(key.profile).name):
+        built = {name: cls(**values[name]) for name, cls in sections.items()}
+        if hasattr(built["method"], "check_width"):  # some methods have numbers that must fit the encoder's width
+            built["method"].check_width(built["encoder"].width)
     return RunConfig(
         encoder=_in_force(built["encoder"], modalities),
         training=built["training"],
@@ -175,7 +181,7 @@ def _layers(key: RunKey, row: MethodRow, overrides: Sequence[str], tuned: bool) 
     yield where, _dotted(profile.get("benchmarks", {}).get(group, {}), where)
     if tuned:
         yield tuned_path(key.profile).name, load_tuned(key.profile).get(group, {}).get(key.method, {})
-    yield "--set", dict(_split_override(text) for text in overrides)
+    yield SET, dict(_split_override(text) for text in overrides)
 
 
 def load_profile(profile: str) -> dict[str, Any]:
@@ -196,8 +202,12 @@ def _load_profile(path: Path) -> dict[str, Any]:
 
 
 def load_tuned(profile: str) -> dict[str, Any]:
-    """{"<benchmark>.<protocol>": {method: {dotted key: value}}} as the search left it; empty where it never ran."""
-    path = tuned_path(profile)
+    """What the search found for a profile; see read_tuned."""
+    return read_tuned(tuned_path(profile))
+
+
+def read_tuned(path: Path) -> dict[str, Any]:
+    """{"<benchmark>.<protocol>": {method: {dotted key: value}}} as the search left it; empty where there is no file."""
     raw = _read_yaml(path) if path.is_file() else {}
     _check_names("section", raw, ("tuned",), path.name)
     tuned = raw.get("tuned", {})
@@ -282,11 +292,16 @@ def coerce(value: object, hint: Any, where: str) -> Any:
     raise InputError(f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}")
 
 
-def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
+@contextlib.contextmanager
+def _blamed_on(said: Mapping[str, str], profile: str) -> Iterator[None]:
+    """Refusals of values, with where the field that they name was set: --set if any of them was, else its last file."""
     try:
-        return cls(**values)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+        yield
+    except (ValueError, InputError) as error:
+        told = str(error).removeprefix("config: ")
+        places = [where for name, where in said.items() if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", told)]
+        where = SET if SET in places else places[-1] if places else profile
+        raise InputError(f"{where}: {told}") from error
 
 
 def _in_force(encoder: EncoderConfig, modalities: Sequence[ModalitySpec]) -> EncoderConfig:
@@ -296,15 +311,6 @@ def _in_force(encoder: EncoderConfig, modalities: Sequence[ModalitySpec]) -> Enc
     if not any(modality.backbone == "resnet18" for modality in modalities):
         encoder = replace(encoder, checkpoint="")
     return encoder
-
-
-def _check_width(method: Any, encoder: EncoderConfig) -> None:
-    """Some methods have numbers that must fit the encoder's width."""
-    if hasattr(method, "check_width"):
-        try:
-            method.check_width(encoder.width)
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -131,9 +131,9 @@ def _committed(keys: Sequence[RunKey], out: Path) -> Iterator[RunRecord]:
 
 
 def wall_s(runs: Sequence[tuple[RunKey, Cost]], workers: int, start_s: float) -> float | None:
-    """Seconds until a crew has done the runs, from the start of its workers on: each takes the next team when it is
-    free. None where the cost of a run is not known."""
-    free = [start_s] * max(1, workers)
+    """Seconds until a crew has done the runs, from the start of its workers on: each takes the longest team that is
+    left when it is free. None where the cost of a run is not known."""
+    teams: list[float] = []
     for _, alike in groupby(runs, key=lambda run: replace(run[0], seed=0)):
         team = [cost for _, cost in alike]
         while team:
@@ -142,7 +142,10 @@ def wall_s(runs: Sequence[tuple[RunKey, Cost]], workers: int, start_s: float) ->
             seconds = [cost.seconds for cost in members if cost.seconds is not None]
             if len(seconds) < len(members):
                 return None
-            heapq.heapreplace(free, free[0] + sum(seconds) + members[0].opening_s)
+            teams.append(sum(seconds) + members[0].opening_s)
+    free = [start_s] * max(1, workers)
+    for team_s in sorted(teams, reverse=True):
+        heapq.heapreplace(free, free[0] + team_s)
     return max(free) if runs else 0.0
 
 

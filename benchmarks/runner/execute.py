@@ -124,6 +124,13 @@ def _samples(sample: RunKey, cache: Path) -> tuple[Prepared, Arrangement, str]:
     return prepared, arrangement, catalog.data_digest(prepared, protocol, arrangement)
 
 
+def warm_up() -> None:
+    """What every run needs of its process; again and again costs nothing. Takes seconds, starts no thread, computes
+    nothing: workers are forked after it."""
+    environment.make_deterministic()
+    environment.warm_up()
+
+
 def describe(key: RunKey, options: Options) -> dict[str, Any]:
     """What a run is (its ``what``): all that determines its numbers, nothing that does not. Trains nothing."""
     return what(setting(key, options))
@@ -224,8 +231,7 @@ def _execute(
     described = [what(run) for run in runs]
     device = environment.pick_device(options.device)
     started = _now()
-    environment.make_deterministic()
-    environment.warm_up()
+    warm_up()
     environment.reset_peak_memory(device)
     with ExitStack() as stack:
         logs = [stack.enter_context(_log(folder)) for folder in folders]

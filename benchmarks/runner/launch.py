@@ -10,31 +10,27 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import re
 import selectors
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import claims, store
-from benchmarks.runner.plan import ENGINE, Place, Team
+from benchmarks.runner import claims, processes, store
+from benchmarks.runner.plan import ENGINE, Place, Planned, Team
+from benchmarks.runner.processes import Starter, last_words
 
-ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 2
 POLL_S = 0.5
-FAREWELL_S = 5.0
-LAST_WORDS = 2000
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,18 @@ def default_workers(found: Sequence[str]) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def longest_first(teams: Sequence[Team], planned: Iterable[Planned]) -> list[Team]:
+    """Teams in the order of their predicted time, so that no long one is left for a single worker at the end; those of
+    unknown time, which may be long, before all others. Equals stay in their order."""
+    predicted = {run.key: run.predicted_s for run in planned}
+
+    def negative(team: Team) -> float:
+        times = [predicted.get(key) for key in team]
+        return -sum(math.inf if time is None else time for time in times)
+
+    return sorted(teams, key=negative)
+
+
 def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> list[Result]:
     """Execute runs on this machine. Returns when every run has ended, here or in another runner on this folder."""
     with _Pool(teams, place, crew, listen) as pool:
@@ -121,30 +129,24 @@ def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> 
 
 
 class _Worker:
-    """One worker process and the team it has."""
+    """One worker process and the team it has. pid: None until it is ready."""
 
-    def __init__(self, place: Place, engine: str) -> None:
+    def __init__(self, starter: Starter, place: Place, engine: str) -> None:
         self.team: Team = ()
         self.what: Sequence[Mapping[str, Any]] = ()
-        self.ready = False
+        self.pid: int | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._rest = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.runner.worker", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
-        )
+        stdin, requests = os.pipe()
+        self.pipe, stdout = os.pipe()  # where its messages come from
+        self._requests: IO[bytes] = os.fdopen(requests, "wb")
+        try:
+            self._code = starter.start(stdin, stdout, self._errors.fileno())
+        finally:
+            os.close(stdin)
+            os.close(stdout)
         paths = {"out": str(place.out.resolve()), "cache": str(place.cache.resolve())}
         self._send({"engine": engine, "place": {**asdict(place), **paths}})
-
-    @property
-    def pipe(self) -> IO[bytes]:
-        """Where its messages come from."""
-        assert self.process.stdout is not None
-        return self.process.stdout
 
     def give(self, team: Team, asked_at: float) -> None:
         """Hand it a team."""
@@ -152,45 +154,33 @@ class _Worker:
         self._send({"keys": [asdict(key) for key in team], "asked_at": asked_at})
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died: the end of its pipe tells
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+            self._requests.write(json.dumps(message).encode() + b"\n")
+            self._requests.flush()
 
     def receive(self) -> list[dict[str, Any]] | None:
         """Its complete messages; None when it has ended."""
-        chunk = os.read(self.pipe.fileno(), 1 << 16)
+        chunk = os.read(self.pipe, 1 << 16)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return [json.loads(line) for line in lines] if chunk else None
+        messages: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.pid = next((message["pid"] for message in messages if message["event"] == "ready"), self.pid)
+        return messages if chunk else None
 
-    def last_words(self) -> str:
-        """How it died, in one line."""
-        code = self.process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read()[-LAST_WORDS:].decode(errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return f"the worker {how}" + (f": {said}" if said else "")
+    def last_words(self) -> tuple[str, bool]:
+        """How it died, in one line, and whether it died by itself: not with its server."""
+        code = self._code()
+        if code is None:
+            return "the server of the workers died", False
+        return last_words("the worker", code, self._errors), True
 
-    def end(self, patience_s: float) -> None:
-        """Close its pipe; kill it where it does not end in time."""
-        assert self.process.stdin is not None
+    def close(self) -> None:
+        """Let go of it, when it has ended or was killed: what it still said names its process."""
+        while self.receive() is not None:
+            pass
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.pipe.close()
+            self._requests.close()
+        os.close(self.pipe)
         self._errors.close()
-
-
-def _environment() -> dict[str, str]:
-    """Set before the worker loads torch: one thread, no spinning; this checkout's packages first."""
-    environment: dict[str, str] = importlib.import_module("benchmarks.runner.environment").worker_environment()
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class _Pool:
@@ -205,18 +195,18 @@ class _Pool:
         self._asked_at = time.time()
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
+        self._starter = processes.starter(crew.engine)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pipes.close()
+        self._starter.end()
         for worker in filter(None, self._workers):
-            if kind is not None:
-                worker.process.kill()
-            worker.end(FAREWELL_S)
-            for key in worker.team:
-                claims.release(store.folder_of(self._place.out, key), worker.process.pid)
+            worker.close()
+            for key in worker.team if worker.pid is not None else ():
+                claims.release(store.folder_of(self._place.out, key), worker.pid)
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
@@ -244,7 +234,7 @@ class _Pool:
 
     def _start(self, slot: int) -> _Worker:
         device = self._crew.devices[slot % len(self._crew.devices)]
-        worker = _Worker(Place(self._place.out, self._place.cache, device, self._place.overrides), self._crew.engine)
+        worker = _Worker(self._starter, replace(self._place, device=device), self._crew.engine)
         self._workers[slot] = worker
         self._pipes.register(worker.pipe, selectors.EVENT_READ, slot)
         return worker
@@ -262,8 +252,6 @@ class _Pool:
 
     def _take(self, worker: _Worker, message: Mapping[str, Any]) -> None:
         match message["event"]:
-            case "ready":
-                worker.ready = True
             case "start":
                 worker.what = message["what"]
                 self._tell_team("start", worker.team)
@@ -292,14 +280,17 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died. Its team is tried once more, then in halves; a run alone then fails, and its record says
-        so."""
-        team, words = worker.team, worker.last_words()
-        worker.end(0.0)
-        if not worker.ready:
-            raise InputError(f"a worker cannot start: {words}; check the installation (`clcr list` needs less of it)")
+        so. What was taken along by the server of the workers is tried as often as there is another server."""
+        team = worker.team
+        try:
+            words, alone = worker.last_words()
+        finally:
+            worker.close()
+        if worker.pid is None and alone:
+            raise InputError(f"a worker cannot start: {words}; {processes.REMEDY}")
         if not team:
             return
-        self._attempts[team] += 1
+        self._attempts[team] += alone
         if self._attempts[team] < ATTEMPTS:
             self._waiting.appendleft(team)
             self._tell_team("retry", team, note=words)

@@ -214,7 +214,7 @@ def plan(
 
 def _read(folder: Path, heal: Callable[[str], None] | None) -> RunRecord | None:
     try:
-        return store.read_record(folder)
+        return store.read_run(folder)
     except InputError as error:
         if heal is None:
             raise

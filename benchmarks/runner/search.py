@@ -4,7 +4,8 @@ Each method gets the same number of trials on a benchmark. Trial 0 is the profil
 from a common space (the same draws for every method) times the few numbers that are the method's own. A trial is scored
 by the selection metric on validation data, at a seed that no table reports; the test split is never read. Every trial
 is a line of <out>/search/<profile>.jsonl, so a search that was stopped goes on where it was; the best of each method is
-written to the profile's <profile>.tuned.yaml. The linear floor is not searched: its grid is its search.
+written beside it, to <profile>.tuned.yaml. Runs are told of it when it is adopted: then it is in the profiles' folder,
+too. The linear floor is not searched: its grid is its search.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from benchmarks.errors import InputError
 from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import environment
-from benchmarks.runner.config import load_tuned, method_row, resolve, tuned_path
-from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, what
+from benchmarks.runner.config import method_row, read_tuned, resolve, tuned_path
+from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, warm_up, what
 from benchmarks.runner.seeds import stream
 
 SEARCH_SEED = 1000
@@ -109,7 +110,7 @@ def _draw(space: Mapping[str, Factor | Choice], rng: random.Random, config: obje
 def search(
     keys: Iterable[RunKey], options: Options, budget: Budget, workers: int, report: Callable[[Trial], None]
 ) -> dict[str, Any]:
-    """Run the trials that are not recorded yet and write each profile's best; returns what the tuned file now holds.
+    """Run the trials that are not recorded yet and write the best below <out>; returns what the file there now holds.
 
     ``keys``: runs of one profile, of which method, data and protocol count. ``report`` is called with each new line.
     """
@@ -125,7 +126,14 @@ def search(
         _append(path, line)
         recorded[line["digest"]] = line
         report(line)
-    return _write_best(groups, [recorded[trial["digest"]] for trial in wanted])
+    best = _best(groups, [recorded[trial["digest"]] for trial in wanted])
+    return _merge(path.with_name(tuned_path(groups[0].profile).name), best)
+
+
+def adopt(profile: str, tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Let every run of a profile use what was found; returns what the profile's file now holds. What it holds for other
+    methods stays."""
+    return _merge(tuned_path(profile), tuned)
 
 
 def _searched(key: RunKey) -> bool:
@@ -194,8 +202,7 @@ def _run(trials: Sequence[Trial], options: Options, workers: int) -> Iterator[Tr
 
 def _prepare_worker() -> None:
     torch.set_num_threads(1)
-    environment.make_deterministic()
-    environment.warm_up()
+    warm_up()
 
 
 @contextmanager
@@ -243,14 +250,22 @@ def best_of(lines: Iterable[Trial]) -> Trial | None:
     return best
 
 
-def _write_best(groups: Sequence[RunKey], lines: Sequence[Trial]) -> dict[str, Any]:
-    """Put the best of each searched method into the tuned file; entries of other methods stay as they are."""
-    tuned = load_tuned(groups[0].profile)
+def _best(groups: Sequence[RunKey], lines: Sequence[Trial]) -> dict[str, Any]:
+    """The best of each searched method, as a tuned file holds it."""
+    tuned: dict[str, Any] = {}
     for key in groups:
         best = best_of(line for line in lines if _names(key).items() <= line.items())
         if best is not None:
-            methods = tuned.setdefault(f"{key.benchmark}.{key.protocol}", {})
-            methods[key.method] = best["overrides"]
+            tuned.setdefault(f"{key.benchmark}.{key.protocol}", {})[key.method] = best["overrides"]
+    return tuned
+
+
+def _merge(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what was found into a tuned file; entries of other methods stay as they are."""
+    tuned = read_tuned(path)
+    for group, methods in found.items():
+        tuned.setdefault(group, {}).update(methods)
     text = HEADER + yaml.safe_dump({"tuned": tuned}, sort_keys=True, default_flow_style=None, width=120)
-    write_bytes(tuned_path(groups[0].profile), text.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
     return tuned

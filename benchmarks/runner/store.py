@@ -21,6 +21,8 @@ RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
 CORRUPT = ".corrupt"
 DEPTH = "*/*/*/seed-*"
+PARTS = ("index", "target", "prediction")
+REMEDY = f"delete {RECORD} beside it and run again"
 
 
 def runs_folder(out: Path) -> Path:
@@ -62,6 +64,15 @@ def read_record(folder: Path) -> RunRecord | None:
     record = _parse(text, str(path))
     if not folder.resolve().as_posix().endswith(f"/{record.key.folder}"):
         raise InputError(f"{path}: field 'key' belongs to {record.key.folder}; delete it and run again")
+    return record
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """``read_record``, and InputError where a finished run's predictions are missing or cut short. Who needs every byte
+    of them reads them (``read_predictions``)."""
+    record = read_record(folder)
+    if record is not None and record.status == "done":
+        archive.check_npz(folder / PREDICTIONS, PARTS, REMEDY)
     return record
 
 
@@ -207,13 +218,11 @@ def _merge_curves(path: Path, found: Iterable[tuple[Path, RunRecord]], known: It
 
 def read_predictions(folder: Path, record: RunRecord) -> dict[str, np.ndarray]:
     """index, target, prediction (and group) of a run, checked against its record."""
-    path, remedy = folder / PREDICTIONS, f"delete {RECORD} beside it and run again"
-    arrays = archive.read_npz(path, remedy)
-    lacking = [name for name in ("index", "target", "prediction") if name not in arrays]
-    if lacking:
-        raise InputError(f"{path}: array {lacking[0]!r} is missing; {remedy}")
+    path = folder / PREDICTIONS
+    archive.check_npz(path, PARTS, REMEDY)
+    arrays = archive.read_npz(path, REMEDY)
     if archive.predictions_digest(arrays) != record.predictions:
-        raise InputError(f"{path}: does not fit field 'predictions' of {RECORD}; {remedy}")
+        raise InputError(f"{path}: does not fit field 'predictions' of {RECORD}; {REMEDY}")
     return arrays
 
 

@@ -1,8 +1,9 @@
 """A worker process: takes runs from its parent line by line, executes them one after the other, tells how they go.
 
-Started by benchmarks.runner.launch as ``python -m benchmarks.runner.worker PARENT_PID``. JSON lines both ways: first
-{"engine", "place"}, then {"keys", "asked_at"} for each team of runs that train together; back come "ready", "start",
-"progress" and "end" messages. torch is loaded once, not per run. A worker lives no longer than its parent.
+Forked by benchmarks.runner.server or started as ``python -m benchmarks.runner.worker PARENT_PID``, see
+benchmarks.runner.processes. JSON lines both ways: first {"engine", "place"}, then {"keys", "asked_at"} for each team of
+runs that train together; back come "ready" (with the worker's pid), "start", "progress" and "end" messages. A worker
+lives no longer than its parent.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ TELL_EVERY_S = 0.2
 Message = dict[str, Any]
 
 
-def main(parent: int) -> None:
-    """Serve runs until the parent closes the pipe or ends."""
+def run(parent: int) -> None:
+    """Serve runs until whoever holds the other end of stdin closes it, or the parent ends."""
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        _serve_all(parent)
+
+
+def _serve_all(parent: int) -> None:
     channel = _take_stdout()
-    _die_with(parent)
+    die_with(parent)
     lines = _read_lines(sys.stdin)
     hello = json.loads(lines.get())
     engine = importlib.import_module(hello["engine"])
+    engine.warm_up()
     place = hello["place"]
     folders = {name: Path(place[name]) for name in ("out", "cache")}
     options = engine.Options(**{**place, **folders, "overrides": tuple(place["overrides"])})
@@ -48,7 +55,7 @@ def main(parent: int) -> None:
     def send(message: Message) -> None:
         channel.write(json.dumps(message) + "\n")
 
-    send({"event": "ready"})
+    send({"event": "ready", "pid": os.getpid()})
     while True:
         request = json.loads(lines.get())
         keys = [RunKey(**key) for key in request["keys"]]
@@ -62,7 +69,8 @@ def _take_stdout() -> TextIO:
     return channel
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """End the calling process with its parent: at once, and even where that was killed, on Linux alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above
@@ -149,7 +157,7 @@ def _end(state: str, seconds: float = 0.0, error: str = "") -> Message:
 def _ended_meanwhile(folder: Path, digest: str, asked_at: float) -> Message | None:
     """What another runner on this folder did since the run was planned: done, or failed after ``asked_at``."""
     try:
-        record = store.read_record(folder)
+        record = store.read_run(folder)
     except InputError:
         store.quarantine(folder)
         return None
@@ -193,5 +201,4 @@ class _Teller:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        main(int(sys.argv[1]))
+    run(int(sys.argv[1]))

@@ -12,6 +12,7 @@ from benchmarks import twin
 from benchmarks.prepared import Arrangement, Prepared, Writer
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 from benchmarks.tasks import sentiment, sentiment_roads
+from benchmarks.tasks.sentiment import MOST_LOST
 from benchmarks.twin import TwinModality, TwinRecipe
 
 CORPUS = sentiment.Corpus(
@@ -82,16 +83,16 @@ TWIN = TwinRecipe(  # values centred and narrower than CMU-MOSI's, as the real o
 )
 
 
-def prepare(source: Path, writer: Writer) -> None:
+def prepare(source: Path, writer: Writer, max_loss: float = MOST_LOST) -> None:
     """Read the owners' sequences or the field's pickles below ``source``; the manifest says which."""
-    if not sentiment_roads.prepare(source, CORPUS, writer):
+    if not sentiment_roads.prepare(source, CORPUS, writer, max_loss):
         twin_instead = f"or use its synthetic twin: --benchmark {SPEC.name} --data twin; from {SPEC.source}"
         raise sentiment_roads.missing(source, CORPUS, twin_instead)
 
 
-def survey(source: Path) -> dict[str, Any] | None:
+def survey(source: Path, max_loss: float = MOST_LOST) -> dict[str, Any] | None:
     """What ``prepare`` would note, without making an array; None where the source holds nothing of it."""
-    return sentiment_roads.survey(source, CORPUS)
+    return sentiment_roads.survey(source, CORPUS, max_loss)
 
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:

@@ -19,6 +19,7 @@ from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
 from benchmarks.published import read_npz, read_table, require
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 from benchmarks.tasks import sentiment, sentiment_roads
+from benchmarks.tasks.sentiment import MOST_LOST
 from benchmarks.twin import TwinModality, TwinRecipe
 
 _LANGUAGE = sentiment_roads.LANGUAGE
@@ -135,10 +136,10 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 
-def prepare(source: Path, writer: Writer) -> None:
+def prepare(source: Path, writer: Writer, max_loss: float = MOST_LOST) -> None:
     """Read the owners' sequences or the field's pickles where ``source`` holds them, else the transcripts, labels and
     utterance vectors below ``source``/mosi (the open protocols). The manifest says which."""
-    if sentiment_roads.prepare(source, CORPUS, writer):
+    if sentiment_roads.prepare(source, CORPUS, writer, max_loss):
         return
     if not (source / "mosi").is_dir():
         raise sentiment_roads.missing(source, CORPUS, f"or {_TABLE} and {_FEATURES} (the open protocols)")
@@ -162,9 +163,9 @@ def _prepare_open(source: Path, writer: Writer) -> None:
     writer.parameter("source_sha256", _SHA256)
 
 
-def survey(source: Path) -> dict[str, Any] | None:
+def survey(source: Path, max_loss: float = MOST_LOST) -> dict[str, Any] | None:
     """What ``prepare`` would note, without making an array; None where only the open files can be there."""
-    return sentiment_roads.survey(source, CORPUS)
+    return sentiment_roads.survey(source, CORPUS, max_loss)
 
 
 def arrange(prepared: Prepared, protocol: Protocol, seed: int) -> Arrangement:

@@ -25,7 +25,7 @@ from benchmarks.spec import Protocol
 
 SPLITS = ("train", "valid", "test")
 RANGE = (-3.0, 3.0)
-MOST_LOST = 0.1  # share of samples; above it prepare stops
+MOST_LOST = 0.1  # share of samples; above it prepare stops, unless it is told another one
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 _FOLDS_JSON = "mosi_mosei_std_folds.json"
 
@@ -168,14 +168,16 @@ def finite(array: np.ndarray) -> tuple[np.ndarray, int]:
     return (np.where(wrong, np.float32(0), narrow) if count else narrow), count
 
 
-def check(samples: Samples, corpus: Corpus) -> None:
-    """InputError where too much is lost or one video is in two folds."""
+def check(samples: Samples, corpus: Corpus, max_loss: float = MOST_LOST) -> None:
+    """InputError where more than that share of samples is lost or one video is in two folds."""
     total = len(samples.ids) + len(samples.dropped)
-    if not samples.ids or len(samples.dropped) > MOST_LOST * total:
+    if not samples.ids or len(samples.dropped) > max_loss * total:
         reasons = Counter(detail for *_, detail in samples.dropped).most_common(3)
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        lost = f"{len(samples.dropped)} of {total} samples would be lost, more than {MOST_LOST:.0%}"
-        raise InputError(f"{corpus.name}: {lost}: {listed or 'there are none'}; check the files")
+        lost = f"{len(samples.dropped)} of {total} samples would be lost, more than {100 * max_loss:g}%"
+        share = np.ceil(1000 * len(samples.dropped) / max(total, 1)) / 1000
+        allow = f", or allow it with --max-loss {share:g}" if samples.ids else ""
+        raise InputError(f"{corpus.name}: {lost}: {listed or 'there are none'}; check the files{allow}")
     fold_of: dict[str, str] = {}
     for video, fold in zip(samples.videos, samples.folds, strict=True):
         if fold_of.setdefault(video, fold) != fold:
@@ -184,8 +186,7 @@ def check(samples: Samples, corpus: Corpus) -> None:
 
 
 def write(road: str, samples: Samples, corpus: Corpus, files: Mapping[str, Path], writer: Writer) -> None:
-    """Check what a road has read and hand it to the writer, with everything that a reader of the manifest must know."""
-    check(samples, corpus)
+    """Hand what a road has read to the writer, with everything that a reader of the manifest must know."""
     for name, (array, lengths) in samples.arrays.items():
         writer.add(name, array() if callable(array) else array, lengths)
     columns: dict[str, Any] = {"id": samples.ids, "video": samples.videos, "std_fold": samples.folds}

@@ -13,7 +13,7 @@ from benchmarks.errors import InputError
 from benchmarks.prepared import Writer
 from benchmarks.spec import ModalitySpec, Protocol
 from benchmarks.tasks import sentiment_csd, sentiment_pickles
-from benchmarks.tasks.sentiment import Corpus, Samples, check, described, write
+from benchmarks.tasks.sentiment import MOST_LOST, Corpus, Samples, check, described, write
 
 LANGUAGE = ModalitySpec("language", "text", "text", (), backbone="language_model")
 _DEFECT = "every step of audio and vision is read; MMSA's own MISA reads no more than the text has tokens."
@@ -53,18 +53,20 @@ def offered(source: Path, corpus: Corpus) -> dict[str, dict[str, Path]]:
     return {name: files for name, files in found.items() if files}
 
 
-def prepare(source: Path, corpus: Corpus, writer: Writer) -> bool:
-    """Prepare from the first road that ``source`` offers and note which; False where it offers none."""
+def prepare(source: Path, corpus: Corpus, writer: Writer, max_loss: float = MOST_LOST) -> bool:
+    """Prepare from the first road that ``source`` offers and note which; False where it offers none. max_loss: share of
+    samples that may be lost."""
     found = offered(source, corpus)
     if found:
         road, files = next(iter(found.items()))
         samples = ROADS[road].read(corpus, files, Path(source))
         _note_others(samples, found)
+        check(samples, corpus, max_loss)
         write(road, samples, corpus, files, writer)
     return bool(found)
 
 
-def survey(source: Path, corpus: Corpus) -> dict[str, Any] | None:
+def survey(source: Path, corpus: Corpus, max_loss: float = MOST_LOST) -> dict[str, Any] | None:
     """What ``prepare`` would note of the first road that ``source`` offers, and the number of samples; no array is
     made and nothing written. None where it offers none."""
     found = offered(source, corpus)
@@ -73,7 +75,7 @@ def survey(source: Path, corpus: Corpus) -> dict[str, Any] | None:
     road, files = next(iter(found.items()))
     samples = ROADS[road].survey(corpus, files, Path(source))
     _note_others(samples, found)
-    check(samples, corpus)
+    check(samples, corpus, max_loss)
     return {"samples": len(samples.ids), **described(road, samples, corpus, files)}
 
 

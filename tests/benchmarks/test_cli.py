@@ -267,7 +267,31 @@ def test_search_gives_every_method_the_same_budget(
     assert {key.method for key in asked["keys"]} == {"misa", "clcr"}
     assert "crema_d misa trial 1: accuracy 0.5000" in err
     assert "training.lr=0.1" in out
+    adopted: list[tuple[str, Any]] = []
+    monkeypatch.setattr(search, "adopt", lambda *found: adopted.append(found))
     assert document(capsys, *arguments)["tuned"]["crema_d.paper"]["clcr"] == {}
+    assert not adopted
+    document(capsys, *arguments, "--adopt")
+    assert adopted == [("tiny", {"crema_d.paper": {"misa": {"training.lr": 0.1}, "clcr": {}}})]
+
+
+def test_why_runs_were_refused_is_said_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(teams, place, crew, listen):  # type: ignore[no-untyped-def]
+        results = [
+            Result(key, "refused", error="x.yaml: field 'y' is wrong; mend it") for team in teams for key in team
+        ]
+        for result in results:
+            listen(Event("end", result.key, 1.0, result=result))
+        return results
+
+    monkeypatch.setattr(launch, "launcher", lambda name: refuse)
+    code, out, err = call(capsys, "run", *LINEAR, "--out", str(tmp_path))
+    assert code == 2
+    assert (out + err).count("mend it") == 1
+    assert err.splitlines()[-1] == "clcr: x.yaml: field 'y' is wrong; mend it"
+    assert [f"[{n}/2] REFUSED {KEY.folder[:-1]}{n - 1}" in err for n in (1, 2)] == [True, True]
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

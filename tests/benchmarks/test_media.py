@@ -4,6 +4,7 @@ synthetic, in real containers and codecs, but for those of CLCR_DATA."""
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_channels_are_averaged_and_full_scale_is_one(tmp_path: Path) -> None:
     left, right = tone(0.5), -tone(0.5) * 0.5
     path = write_wav(tmp_path / "a.wav", np.stack([left, right], 1))
     np.testing.assert_allclose(waveform(path, 16000), (left + right) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1, 999])
+def test_a_rate_at_which_nothing_sounds_is_refused_before_it_fills_the_memory(rate: int, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0), rate)
+    tracemalloc.start()
+    with pytest.raises(MediaFault, match=f"{rate} samples a second, at least 1000 needed"):
+        waveform(path, 22050)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("rate", [8000, 14000, 16000, 44100, 48000])

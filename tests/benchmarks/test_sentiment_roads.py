@@ -108,7 +108,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     labels.features[1] = np.nan
     synthetic.write_sequences(tmp_path / "source", made)
     source = tmp_path / "source"
-    with pytest.raises(InputError, match="3 of 21 samples would be lost, more than 10%"):
+    with pytest.raises(InputError, match=r"3 of 21 samples would be lost, more than 10%.* with --max-loss 0\.143$"):
         prepare(source)
     labels.features[1] = 0.5
     synthetic.write_sequences(source, made)
@@ -136,6 +136,22 @@ def test_each_loss_has_its_reason(change: Callable[[Any], None], reason: str, tm
     _, told = prepare(tmp_path / "source")
     assert [(row["id"], row["reason"]) for row in told["dropped"]] == [("synth-v1[2]", reason)]
     assert told["counts"]["standard"]["valid"] == [3, 229]
+
+
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_the_share_that_may_be_lost_is_what_the_command_says(
+    how: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+    made = synthetic.sequences()
+    labels = made["labels"]["synth-t2"]
+    labels.features[:3] = np.nan
+    synthetic.write_sequences(tmp_path / "source", made)
+    command = ["prepare", "cmu_mosi", "--source", str(tmp_path / "source"), "--json", *how]
+    for share, code in (([], 2), (["--max-loss", "0.14"], 2), (["--max-loss", "0.15"], 0)):
+        assert cli.main([*command, *share]) == code, share
+        told = capsys.readouterr().err
+        assert ("3 of 20 samples would be lost" in told) == (code == 2)
 
 
 def test_a_video_that_a_file_lacks_is_lost_and_named(tmp_path: Path) -> None:

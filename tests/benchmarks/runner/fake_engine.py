@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ class Progress:
     folds: int
     epoch: int
     epochs: int
+
+
+def warm_up() -> None:
+    pass
 
 
 def describe(key: RunKey, options: Options) -> dict[str, Any]:
@@ -76,7 +81,8 @@ def _one(
         time_s=2.0,
         peak_memory_bytes=10,
         predictions=archive.predictions_digest(arrays),
-        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device, "together": seeds},
+        provenance={"finished_at": "2026-01-01T00:00:00+00:00", "device": options.device, "together": seeds}
+        | {"pid": os.getpid(), "parent": os.getppid()},
     )
 
 
@@ -89,6 +95,12 @@ def behave(method: str, times: int) -> None:
         raise RuntimeError("the method\nbroke")
     if method == "dies" or (method == "dies_once" and times == 1):
         os.kill(os.getpid(), signal.SIGKILL)
+    if method == "exits":
+        print("cannot go on", file=sys.stderr, flush=True)
+        os._exit(3)
+    if method == "kills_servers" or (method == "kills_server" and times == 1):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
 
 
 def predictions(key: RunKey) -> dict[str, np.ndarray]:

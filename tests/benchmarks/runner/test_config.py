@@ -202,3 +202,16 @@ def test_every_training_field_is_read_somewhere() -> None:
     """No option that does nothing: each is named in the trainer."""
     text = (Path(config.__file__).parent / "train.py").read_text()
     assert [f.name for f in fields(Training) if f"config.{f.name}" not in text] == []
+
+
+def test_a_refused_value_is_blamed_on_whoever_said_it_last(profiles: Path) -> None:
+    assert refused(KEY, "encoder.width=0").startswith("--set: encoder.width = 0: must be")
+    assert refused(KEY, "training.batch_size=1").startswith("--set: training.batch_size = 1: must be")
+    wide = replace(KEY, method="clcr")
+    assert refused(wide, "method.shared_rank=31").startswith("--set: method.shared_rank + method.private_rank = ")
+    assert refused(wide).startswith("mine.yaml: method.shared_rank + method.private_rank = ")
+    rewrite(profiles, "epochs: 9", "epochs: 0")
+    other = replace(KEY, profile="other")
+    assert refused(other).startswith(f"other.yaml: benchmarks.{GROUP}: training.epochs = 0")
+    assert refused(other, "encoder.kernel=4").startswith(("other.yaml: benchmarks", "--set: encoder.kernel = 4"))
+    assert resolve(other, ["training.epochs=1"]).training.epochs == 1

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.runner import claims, launch, plan, store
+from benchmarks.runner import claims, launch, plan, processes, store
 from benchmarks.runner.launch import Crew, Event, Result
 from benchmarks.runner.plan import Place
 
@@ -87,12 +87,31 @@ def test_runs_are_executed_once_and_their_records_written_last(place: Place) -> 
     assert all(event.share == 0.5 for event in events if event.kind == "progress")
 
 
+def test_the_longest_teams_go_first_and_the_unknown_before_them() -> None:
+    short, long, unknown, twin = keys("a", "b", "c", "d")
+    times = {short: 1.0, long: 5.0, unknown: None, twin: 1.0}
+    planned = [plan.Planned(key, "missing", seconds) for key, seconds in times.items()]
+    teams = [(short,), (twin,), (long,), (unknown, short)]
+    assert launch.longest_first(teams, planned) == [(unknown, short), (long,), (short,), (twin,)]
+    pair = replace(short, seed=1), replace(short, seed=2)
+    planned += [plan.Planned(key, "missing", 3.0) for key in pair]
+    assert launch.longest_first([(long,), pair], planned) == [pair, (long,)]
+
+
 def test_what_is_done_already_is_kept(place: Place) -> None:
     go(keys("quick"), place)
     assert go(keys("quick"), place)["quick-0"].state == "kept"
     other = replace(place, overrides=("training.lr=1",))
     assert go(keys("quick"), other)["quick-0"].state == "done"
     assert len(fake_engine.executed(place.cache)) == 2
+
+
+def test_what_is_done_but_has_lost_its_predictions_is_done_again(place: Place) -> None:
+    go(keys("quick"), place)
+    path = store.folder_of(place.out, keys("quick")[0]) / store.PREDICTIONS
+    path.write_bytes(path.read_bytes()[:-1])
+    assert go(keys("quick"), place)["quick-0"].state == "done"
+    assert go(keys("quick"), place)["quick-0"].state == "kept"
 
 
 def test_failures_become_records_and_do_not_stop_the_others(place: Place) -> None:
@@ -125,7 +144,16 @@ def test_a_run_whose_worker_dies_is_tried_once_more(place: Place) -> None:
     assert not list(place.out.rglob(claims.CLAIM))
 
 
-def test_a_worker_that_cannot_start_says_why_in_one_line(place: Place) -> None:
+def test_what_a_worker_said_last_is_the_error_of_its_run(place: Place) -> None:
+    assert go(keys("exits"), place)["exits-0"].error == "the worker ended with code 3: cannot go on"
+
+
+@pytest.mark.parametrize("kind", ["forks", "spawns"])
+def test_a_worker_that_cannot_start_says_why_in_one_line(
+    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "spawns":
+        monkeypatch.setattr(processes, "starter", lambda engine: processes.Spawns())
     with pytest.raises(InputError, match="No module named 'no_engine'") as caught:
         launch.local([(KEY,)], place, Crew(1, engine="no_engine"), lambda event: None)
     assert "\n" not in str(caught.value)
@@ -172,7 +200,7 @@ def test_two_runners_on_one_folder_execute_nothing_twice(place: Place) -> None:
     for lines in told:
         assert lines.count("end ") == 8
         assert lines.count(" failed") == 4
-        assert "start" in lines
+    assert "".join(told).count("start ") == 8
 
 
 def test_workers_die_with_their_runner_and_the_next_one_takes_over(place: Place) -> None:
@@ -202,7 +230,7 @@ def test_ctrl_c_ends_the_workers_and_gives_their_claims_back(place: Place) -> No
 
 def test_workers_compute_with_one_thread_each_on_its_device(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    environment = launch._environment()
+    environment = processes.environment()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     crew = Crew(2, ("cpu", "cuda:0"), "fake_engine")

@@ -32,6 +32,7 @@ def ended(place: Place, key: RunKey = KEY, status: str = "done", what: object = 
     record = RunRecord(key, now if what is None else {"other": what}, status, **fields)  # type: ignore[arg-type]
     folder = store.folder_of(place.out, key)
     folder.mkdir(parents=True, exist_ok=True)
+    archive.write_npz(folder / store.PREDICTIONS, fake_engine.predictions(key))
     store.write_record(folder, record)
     return record
 
@@ -187,6 +188,21 @@ def test_committed_records_predict_too(place: Place) -> None:
     (place.out / "records" / "cmu_mosi.jsonl").write_text(canonical(record.to_json()) + "\n")
     store.remove_record(store.folder_of(place.out, KEY))
     assert (planned(place)[0].state, planned(place)[0].predicted_s) == ("missing", 4.0)
+
+
+def test_a_finished_run_whose_predictions_were_cut_short_runs_again(place: Place) -> None:
+    ended(place)
+    path = store.folder_of(place.out, KEY) / store.PREDICTIONS
+    whole = path.read_bytes()
+    assert planned(place)[0].state == "done"
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", None):
+        ended(place)
+        path.write_bytes(damaged) if damaged is not None else path.unlink()
+        with pytest.raises(InputError, match=r"predictions\.npz: .*record\.json beside it and run again"):
+            planned(place)
+        told: list[str] = []
+        assert planned(place, heal=told.append)[0].state == "missing"
+        assert "predictions.npz" in told[0]
 
 
 def test_a_corrupt_record_stops_a_plan_but_a_run_puts_it_aside(place: Place) -> None:

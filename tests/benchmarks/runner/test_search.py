@@ -71,7 +71,10 @@ def test_a_search_runs_records_and_keeps_the_best(options: Options) -> None:
     best = max(lines, key=lambda line: (line["value"], -line["trial"]))
     group = f"{KEY.benchmark}.{KEY.protocol}"
     assert tuned[group]["late_fusion"] == best["overrides"]
-    assert yaml.safe_load(config.tuned_path("mine").read_text())["tuned"] == tuned
+    assert yaml.safe_load((options.out / "search" / "mine.tuned.yaml").read_text())["tuned"] == tuned
+    assert not config.tuned_path("mine").exists()
+    assert resolve(KEY) == resolve(KEY, tuned=False)  # until it is adopted
+    assert search.adopt("mine", tuned) == yaml.safe_load(config.tuned_path("mine").read_text())["tuned"] == tuned
     expected = resolve(KEY, [f"{name}={value}" for name, value in best["overrides"].items()], tuned=False)
     assert resolve(KEY) == expected
 
@@ -90,11 +93,14 @@ def test_a_stopped_search_goes_on_and_a_finished_one_does_nothing(options: Optio
 
 
 def test_entries_of_other_methods_stay(options: Options) -> None:
-    path = config.tuned_path("mine")
     kept = {"ave.paper": {"misa": {"training.lr": 0.5}}}
-    path.write_text(yaml.safe_dump({"tuned": kept}))
+    beside = options.out / "search" / "mine.tuned.yaml"
+    beside.parent.mkdir(parents=True)
+    for path in (beside, config.tuned_path("mine")):
+        path.write_text(yaml.safe_dump({"tuned": kept}))
     tuned = search.search([KEY], options, Budget(trials=1), 1, lambda line: None)
     assert tuned == {**kept, f"{KEY.benchmark}.{KEY.protocol}": {"late_fusion": {}}}
+    assert search.adopt("mine", {f"{KEY.benchmark}.{KEY.protocol}": {"late_fusion": {}}}) == tuned
 
 
 def test_no_trial_reads_the_test_split(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

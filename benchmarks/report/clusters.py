@@ -51,12 +51,14 @@ def correlation_of(sums: Array) -> Array:
         return np.where(spread > 0, (xy - x * y) / np.sqrt(spread), 0.0)
 
 
-def clustered_bootstrap(statistic: Statistic, a: Array, b: Array, draws: int = DRAWS, seed: int = 0) -> Interval:
+def clustered_bootstrap(
+    statistic: Statistic, a: Array, b: Array, draws: int = DRAWS, seed: int = 0, expand: bool = True
+) -> Interval:
     """statistic(a) - statistic(b) with its 95 % interval: whole groups resampled, both models alike.
 
     a, b: ``group_sums`` of both models, (groups, k). Percentile interval (Efron and Tibshirani 1993, ch. 13), expanded
     for the number of groups (Hesterberg 2015, The American Statistician 69): a plain one of g groups is too narrow by
-    the factor sqrt((g - 1) / g) and by the normal quantile in the place of Student's.
+    the factor sqrt((g - 1) / g) and by the normal quantile in the place of Student's; ``expand`` off shows that one.
     """
     if a.shape != b.shape or len(a) < 2:
         raise ValueError(f"expected sums of the same groups, at least two, got {a.shape} and {b.shape}")
@@ -67,7 +69,7 @@ def clustered_bootstrap(statistic: Statistic, a: Array, b: Array, draws: int = D
         picked = rng.integers(groups, size=(100, groups)) + groups * np.arange(100)[:, None]
         weights = np.bincount(picked.ravel(), minlength=groups * 100).reshape(100, groups).astype(np.float64)
         gaps.append(statistic(weights @ a) - statistic(weights @ b))
-    low, high = percentiles(np.concatenate(gaps), expanded(0.95, groups))
+    low, high = percentiles(np.concatenate(gaps), expanded(0.95, groups) if expand else 0.95)
     return Interval(float(statistic(a.sum(axis=0)) - statistic(b.sum(axis=0))), low, high)
 
 

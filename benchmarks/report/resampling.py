@@ -95,13 +95,15 @@ def permutation_seeds(statistic: float, benchmarks: int, alpha: float = ALPHA, p
     """Seeds per benchmark after which the paired permutation would find ``statistic`` with that power.
 
     Normal approximation: over all sign flips the statistic has the variance 1 / (benchmarks * seeds), around an effect
-    of that size (1 - effect squared) of it. A plan, as in ``statistics.seeds_needed``; None for a statistic of 0.
+    of that size (1 - effect squared) of it. Never fewer than can reach the level at all. A plan, as in
+    ``statistics.seeds_needed``; None for a statistic of 0.
     """
     if statistic == 0:
         return None
     spread = sqrt(max(0.0, 1.0 - statistic**2))
     wanted = (float(special.ndtri(1 - alpha / 2)) + float(special.ndtri(power)) * spread) / abs(statistic)
-    return max(2, int(np.ceil(wanted**2 / benchmarks)))
+    pairs = max(wanted**2, np.log2(2 / alpha))  # of fewer pairs even the least p, 2 / 2 ** pairs, is above the level
+    return max(2, int(np.ceil(pairs / benchmarks)))
 
 
 def _scale(a: Array, b: Array, paired: bool) -> float:

@@ -43,11 +43,10 @@ def test_what_promises_nothing_holds_and_errors_are_binomial() -> None:
 @pytest.mark.parametrize(
     ("study", "replications"),
     [
-        (simulate.two_methods, 800),
-        (simulate.many_benchmarks, 150),
-        (simulate.main_table, 150),
-        (simulate.examples, 80),
-        (simulate.paired_examples, 300),
+        (simulate.many_benchmarks, 100),
+        (simulate.main_table, 120),
+        (simulate.examples, 40),
+        (simulate.paired_examples, 150),
         (simulate.verdicts, 1000),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -58,21 +57,33 @@ def test_every_promise_of_a_study_is_kept(study: object, replications: int) -> N
     assert any(each.target is not None for each in found)
 
 
+@pytest.fixture(scope="module")
+def two_methods() -> list[Rate]:
+    """One benchmark, paired and Welch t, at every number of seeds."""
+    return list(simulate.two_methods(800))
+
+
+def test_powers_and_coverages_of_the_seed_tests_are_those_promised(two_methods: list[Rate]) -> None:
+    assert {each.what for each in two_methods} == {"false positives", "power for 1 point", "coverage of 95 %"}
+    assert not [each for each in two_methods if not each.holds()]
+
+
 @pytest.mark.parametrize("n", SEEDS)
-def test_the_false_positives_of_the_seed_tests_are_nominal(n: int) -> None:
-    found = [r for r in simulate.two_methods(800) if r.what == "false positives" and r.setting.startswith(f"n {n},")]
+def test_the_false_positives_of_the_seed_tests_are_nominal(n: int, two_methods: list[Rate]) -> None:
+    found = [r for r in two_methods if r.what == "false positives" and r.setting.startswith(f"n {n},")]
     assert {r.test for r in found} == {"paired t", "Welch t"}
     for each in found:
         assert each.rate < 0.05 + 3.5 * each.error
         assert each.test == "Welch t" or each.rate > 0.05 - 3.5 * each.error
 
 
-@pytest.mark.parametrize(("n", "known"), [(3, 0.19), (5, 0.13)])
+@pytest.mark.parametrize(("n", "known"), [(3, 2 / 2**3), (5, 0.16)])
 def test_the_check_catches_a_bootstrap_of_a_few_means(n: int, known: float) -> None:
-    """Not used anywhere in the tables: it finds differences where there are none."""
+    """Not used anywhere in the tables: it finds differences where there are none. Of three, whenever all have one sign,
+    for the interval then reaches from the least of them to the largest."""
     found = simulate.percentile_of_means(n, 2000)
     assert not found.holds()
-    assert found.rate == pytest.approx(known, abs=0.05)
+    assert found.rate == pytest.approx(known, abs=0.04)
 
 
 def test_equal_arguments_give_equal_files_and_new_ones_are_whole(

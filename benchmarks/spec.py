@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks.errors import unknown
 
 LAYOUTS = ("vector", "tokens", "levels", "text", "spectrogram", "image", "frames")
+TESTS = ("paired", "welch")
 BACKBONES = ("none", "sequence_conv", "image_conv", "frames_conv", "language_model", "resnet18")
 
 
@@ -73,7 +74,10 @@ class Protocol:
 class BenchmarkSpec:
     """One benchmark. The first protocol is the default of real data; ``twin_protocol`` is what the twin stands for
     (None: no twin). value_range: of the regression target. metrics: names of benchmarks.metrics.METRICS.
-    leaks: protocol -> {"train/test": groups that its official lists have on both sides}; facts, checked by a test."""
+    leaks: protocol -> {"train/test": groups that its official lists have on both sides}; facts, checked by a test.
+    test: the t test between two methods, declared here before there are runs: "paired" by seed, where equal seeds share
+    split and order, or "welch". cycles: protocol -> arrangements that its seeds go through in turn (seed modulo them);
+    seeds that share one are no independent runs, and are averaged before a test. Neither enters a run's digest."""
 
     name: str
     title: str
@@ -87,8 +91,12 @@ class BenchmarkSpec:
     value_range: tuple[float, float] | None = None
     twin_protocol: str | None = None
     leaks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    test: str = "paired"
+    cycles: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.test not in TESTS:
+            raise unknown("test", self.test, TESTS, self.name)
         if self.task not in ("classification", "regression"):
             raise unknown("task", self.task, ("classification", "regression"), self.name)
         if self.main_metric not in self.metrics:

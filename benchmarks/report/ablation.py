@@ -8,7 +8,7 @@ import pandas as pd
 
 from baselines import CLCR_VARIANTS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, Row, label
-from benchmarks.report.compare import Contrast, contrasts, in_words
+from benchmarks.report.compare import Contrast, contrasts, declared_test, in_words, needed_text
 from benchmarks.report.layout import (
     DASH,
     DATA,
@@ -63,17 +63,16 @@ def _family(group: Group, method: str) -> list[Contrast]:
 def _section(group: Group, method: str, found: Sequence[Contrast], published: Published) -> Section:
     metric = group.spec.main_metric
     beside = comparable(published, group) if method == OURS else {}
-    titles = ["Variant", heading(metric), "Difference [95 % interval]", "p", "p (Holm)"]
-    top = [FULL, mean_sd(metric, _full_values(group, found)), DASH, DASH, DASH]
+    titles = ["Variant", heading(metric), "Difference [95 % interval]", "p", "p (Holm)", "Seeds needed"]
+    top = [FULL, mean_sd(metric, _full_values(group, found)), DASH, DASH, DASH, DASH]
     rows = [top, *(_texts(group, contrast) for contrast in found)]
     if beside:
         titles += ["Published", "Published difference"]
         for row in rows:
             row += _published(beside.get((row[0], metric)), beside.get((FULL, metric)), metric)
-    size = sum(contrast.test is not None for contrast in found)
     test = (
-        f"Test: paired t by seed, two-sided, level 0.05, each variant against the full form. Family: the "
-        f"{count(size, 'comparison')} of this table; correction: Holm."
+        f"Test: {declared_test(group)}, each variant against the full form. Family: the "
+        f"{count(len(found), 'comparison')} of this table; correction: Holm."
     )
     words = in_words(
         found, [c.a[1] for c in found], "significantly better than the full form are", "significantly worse are"
@@ -104,9 +103,9 @@ def _texts(group: Group, contrast: Contrast) -> list[str]:
     first = [contrast.a[1], mean_sd(metric, list(group.values(contrast.a, metric).values()))]
     test = contrast.test
     if test is None:
-        return [*first, DASH, DASH, DASH]
+        return [*first, DASH, DASH, DASH, DASH]
     gap = f"{signed(metric, test.difference)} {interval(metric, test.low, test.high)}"
-    return [*first, gap, p_text(test.p), p_text(contrast.p_holm)]
+    return [*first, gap, p_text(test.p), p_text(contrast.p_holm), needed_text(contrast)]
 
 
 def _published(value: float | None, full: float | None, metric: str) -> list[str]:
@@ -130,6 +129,9 @@ def _csv_row(group: Group, contrast: Contrast, published: Published) -> dict[str
         "high": test.high if test else None,
         "p": test.p if test else None,
         "p_holm": contrast.p_holm if test else None,
+        "correlation": test.correlation if test else None,
+        "detectable": contrast.detectable if test else None,
+        "seeds_needed": contrast.needed,
         "family": contrast.family,
         "published": value,
         "published_difference": None if value is None or full is None else value - full,

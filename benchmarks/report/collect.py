@@ -5,6 +5,7 @@ For each key the newest line speaks; older lines stay in the file and are counte
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from collections import Counter, defaultdict
@@ -12,15 +13,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from sys import intern
+from typing import Any, TypeVar
+from typing import Protocol as Shape
 
 import pandas as pd
 
 from baselines import METHODS
 from benchmarks import BENCHMARKS
 from benchmarks.errors import InputError, unknown
-from benchmarks.record import RunKey, RunRecord, digest_of
+from benchmarks.record import RunKey, RunRecord, canonical
 from benchmarks.spec import BenchmarkSpec, Protocol
 
 OURS = "clcr"
@@ -30,8 +34,11 @@ GROUP = ("benchmark", "protocol", "data", "profile")
 RUN = (*GROUP, "method", "variant", "seed")
 COSTS = ("n_parameters", "time_s", "peak_memory_bytes", "device")
 COLUMNS = (*RUN, "metric", "value", *COSTS, "predictions")
+RUN_COLUMNS = (*RUN, *COSTS, "predictions")
 RULES = ("protocol", "metrics", "trainer")
 SHOWN_HOLES = 6
+
+TOLD = ("finished_at", "device", "ceiling")
 
 Row = tuple[str, str]
 Scores = Mapping[Row, Mapping[str, Mapping[int, float]]]
@@ -80,6 +87,47 @@ class Hole:
         return f"{self.group}{row}{'' if self.seed is None else f'/seed-{self.seed:03d}'}: {self.why}"
 
 
+class Line(Shape):
+    """What says which record of a run is the newest, and whether two are the same."""
+
+    @property
+    def key(self) -> RunKey: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def predictions(self) -> str: ...
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, float]]: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What tables need of a record that has been checked: of a hundred thousand the whole would not fit into memory.
+
+    provenance: its fields ``TOLD``. data: the data digest; rules: digest of what must be equal for all rows of a group
+    (``RULES``); settings: digest of all of ``what`` but the data.
+    """
+
+    key: RunKey
+    status: str
+    error: str
+    metrics: Mapping[str, Mapping[str, float]]
+    digest: str
+    predictions: str
+    provenance: Mapping[str, Any]
+    n_parameters: int
+    time_s: float
+    peak_memory_bytes: int
+    data: str | None
+    rules: bytes
+    settings: bytes
+
+
 class Incomplete(InputError):
     """Results are missing; ``holes`` lists every one, the message the first of them."""
 
@@ -96,7 +144,8 @@ class Incomplete(InputError):
 class Group:
     """One group ready for tables. scores[(method, variant)][metric][seed] = value of the test split, unrounded.
 
-    ceiling: the best reachable value by metric, known for a synthetic twin only. superseded: older lines not shown.
+    runs: one row per run that has a score, columns ``RUN_COLUMNS``. ceiling: the best reachable value by metric, known
+    for a synthetic twin only. superseded: older lines not shown.
     """
 
     key: GroupKey
@@ -151,15 +200,31 @@ class Group:
 
 @dataclass(frozen=True)
 class Collected:
-    """All runs as one row per run and metric (columns ``COLUMNS``), the groups in table order, and every hole."""
+    """The groups in table order, and every hole."""
 
-    frame: pd.DataFrame
     groups: tuple[Group, ...]
     holes: tuple[Hole, ...]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All runs as one row per run and metric, columns ``COLUMNS``."""
+        tables = [group.runs.merge(_long(group), on=["method", "variant", "seed"]) for group in self.groups]
+        frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+        return frame[list(COLUMNS)]
 
     def of(self, data: str) -> list[Group]:
         """The groups on "real" or on "twin" data."""
         return [group for group in self.groups if group.key.data == data]
+
+
+def _long(group: Group) -> pd.DataFrame:
+    rows = [
+        (method, variant, seed, metric, value)
+        for (method, variant), metrics in group.scores.items()
+        for metric, values in metrics.items()
+        for seed, value in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "variant", "seed", "metric", "value"])
 
 
 def row_name(method: str) -> str:
@@ -195,46 +260,84 @@ def collect(
 ) -> Collected:
     """Read <folder>/*.jsonl. select: which runs to look at. stale: runs whose record no longer fits today's code or
     data; they are left out and listed as holes. InputError names a file and line that cannot be read."""
-    records = [r for r in read(folder) if select is None or select(r.key)]
-    newest, superseded, clashes = newest_of(records)
-    by_group: dict[GroupKey, list[RunRecord]] = defaultdict(list)
+    newest, superseded, clashes = newest_of(_readings(folder, select))
+    by_group: dict[GroupKey, list[Reading]] = defaultdict(list)
     for record in newest:
         by_group[GroupKey.of(record.key)].append(record)
     known = {key.benchmark: specs[key.benchmark] if specs else load_spec(key.benchmark) for key in by_group}
-    rows, groups, holes = [], [], list[Hole]()
+    groups, holes = [], list[Hole]()
     for key in sorted(by_group, key=lambda k: _place(k, known[k.benchmark])):
         members = [r for r in by_group[key] if r.status == "done" and r.key not in stale]
         lacks = (*[h for h in clashes if h.group == key], *find_holes(by_group[key], stale, known[key.benchmark]))
-        table = pd.DataFrame([row for record in members for row in _rows(record)], columns=list(COLUMNS))
-        groups.append(_group(key, known[key.benchmark], table, lacks, superseded[key], _ceiling(members)))
-        rows.append(table)
+        groups.append(_group(key, known[key.benchmark], members, lacks, superseded[key]))
         holes.extend(lacks)
-    frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
-    return Collected(frame, tuple(groups), tuple(holes))
+    return Collected(tuple(groups), tuple(holes))
 
 
-def read(folder: Path) -> Iterator[RunRecord]:
-    """Every record below the folder, file by file, line by line."""
+def _records(folder: Path) -> Iterator[tuple[RunRecord, str]]:
+    """Every record below the folder, file by file, line by line, checked; and its digest, which the check has made."""
     for path in sorted(Path(folder).glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                where = f"{path}:{number}"
-                try:
-                    raw = json.loads(line)
-                except ValueError as error:
-                    raise InputError(
-                        f"{where}: not JSON ({error}); restore the line from git and report again"
-                    ) from error
-                yield RunRecord.from_json(raw, where)
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    where = f"{path}:{number}"
+                    try:
+                        raw = json.loads(line)
+                    except ValueError as error:
+                        raise InputError(
+                            f"{where}: not JSON ({error}); restore the line from git and report again"
+                        ) from error
+                    yield RunRecord.from_json(raw, where), raw["digest"]
 
 
-def newest_of(records: Iterable[RunRecord]) -> tuple[list[RunRecord], Counter[GroupKey], list[Hole]]:
+def _readings(folder: Path, select: Callable[[RunKey], bool] | None) -> Iterator[Reading]:
+    facets: dict[str, tuple[str | None, bytes, bytes]] = {}  # by digest: many records say the same
+    for record, digest in _records(folder):
+        if select is None or select(record.key):
+            if digest not in facets:
+                facets[digest] = _facets(record.what)
+            yield _reading(record, digest, *facets[digest])
+
+
+def _facets(what: Mapping[str, Any]) -> tuple[str | None, bytes, bytes]:
+    """``data``, ``rules`` and ``settings`` of a Reading."""
+    parts = {name: canonical(value) for name, value in sorted(what.items())}
+    data = parts.pop("data_digest", None)
+    rules = _fingerprint(f"{name}:{parts.get(name)}" for name in RULES)
+    return data, rules, _fingerprint(f"{name}:{text}" for name, text in parts.items())
+
+
+def _reading(record: RunRecord, digest: str, data: str | None, rules: bytes, settings: bytes) -> Reading:
+    benchmark, protocol, data_kind, profile, method, variant = map(intern, attrgetter(*RUN[:-1])(record.key))
+    metrics = {intern(split): {intern(n): v for n, v in values.items()} for split, values in record.metrics.items()}
+    return Reading(
+        key=RunKey(benchmark, protocol, data_kind, profile, method, variant, record.key.seed),
+        status=intern(record.status),
+        error=record.error,
+        metrics=metrics,
+        digest=digest,
+        predictions=record.predictions,
+        provenance={name: record.provenance[name] for name in TOLD if name in record.provenance},
+        n_parameters=record.n_parameters,
+        time_s=record.time_s,
+        peak_memory_bytes=record.peak_memory_bytes,
+        data=data,
+        rules=rules,
+        settings=settings,
+    )
+
+
+def _fingerprint(texts: Iterable[str]) -> bytes:
+    return hashlib.sha256("\n".join(texts).encode()).digest()
+
+
+def newest_of(records: Iterable[AnyLine]) -> tuple[list[AnyLine], Counter[GroupKey], list[Hole]]:
     """The newest record of each key, sorted by key; how many others each group has; keys that two lines claim."""
-    lines: dict[RunKey, list[RunRecord]] = defaultdict(list)
+    lines: dict[RunKey, list[AnyLine]] = defaultdict(list)
     for record in records:
         lines[record.key].append(record)
     speaking, superseded, clashes = [], Counter[GroupKey](), []
-    for key in sorted(lines):
+    for key in sorted(lines, key=attrgetter(*RUN)):
         ordered = sorted(lines[key], key=finished_at)
         rivals = [r for r in ordered[:-1] if finished_at(r) == finished_at(ordered[-1])]
         if any((r.digest, r.predictions, r.metrics) != _content(ordered[-1]) for r in rivals):
@@ -245,11 +348,11 @@ def newest_of(records: Iterable[RunRecord]) -> tuple[list[RunRecord], Counter[Gr
     return speaking, superseded, clashes
 
 
-def _content(record: RunRecord) -> tuple[object, ...]:
+def _content(record: Line) -> tuple[object, ...]:
     return record.digest, record.predictions, record.metrics
 
 
-def finished_at(record: RunRecord) -> float:
+def finished_at(record: Line) -> float:
     """Seconds since 1970 of ``provenance.finished_at`` (a number or ISO 8601, UTC where it says nothing); 0 without."""
     value = record.provenance.get("finished_at", 0.0)
     if isinstance(value, int | float):
@@ -261,7 +364,7 @@ def finished_at(record: RunRecord) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def find_holes(records: list[RunRecord], stale: Collection[RunKey], spec: BenchmarkSpec) -> list[Hole]:
+def find_holes(records: list[Reading], stale: Collection[RunKey], spec: BenchmarkSpec) -> list[Hole]:
     """What one group lacks: failed and stale runs, missing metrics, seeds that other rows have, and mixtures.
 
     All methods' full variants must have the same seeds; so must the other variants of one method among themselves, and
@@ -279,7 +382,7 @@ def find_holes(records: list[RunRecord], stale: Collection[RunKey], spec: Benchm
     return holes + _mixtures(group, [r for r in records if r.status == "done" and r.key not in stale])
 
 
-def _lack(record: RunRecord, stale: Collection[RunKey], spec: BenchmarkSpec) -> str:
+def _lack(record: Reading, stale: Collection[RunKey], spec: BenchmarkSpec) -> str:
     if record.key in stale:
         return "stale, made with other code, data or configuration"
     if record.status == "failed":
@@ -301,14 +404,14 @@ def _missing_seeds(seeds: Mapping[Row, set[int]]) -> dict[Row, list[int]]:
     return {row: lacking for row, want in wanted.items() if (lacking := sorted(want - seeds.get(row, set())))}
 
 
-def _mixtures(group: GroupKey, records: list[RunRecord]) -> list[Hole]:
+def _mixtures(group: GroupKey, records: list[Reading]) -> list[Hole]:
     """Numbers that must not be averaged or compared: other settings inside a row, other data or rules between rows."""
-    rows, data, rules = defaultdict(set), defaultdict(set), set()
+    rows: dict[Row, set[bytes]] = defaultdict(set)
+    data: dict[int, set[str | None]] = defaultdict(set)
     for record in records:
-        said = dict(record.what)
-        data[record.key.seed].add(said.pop("data_digest", None))
-        rules.add(digest_of({name: said.get(name) for name in RULES}))
-        rows[record.key.method, record.key.variant].add(digest_of(said))
+        data[record.key.seed].add(record.data)
+        rows[record.key.method, record.key.variant].add(record.settings)
+    rules = {record.rules for record in records}
     holes = []
     for (method, variant), kinds in sorted(rows.items()):
         if len(kinds) > 1:
@@ -327,16 +430,7 @@ def require_complete(collected: Collected, folder: Path) -> None:
         raise Incomplete(folder, collected.holes)
 
 
-def _rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
-    key = record.key
-    run = (key.benchmark, key.protocol, key.data, key.profile, key.method, key.variant, key.seed)
-    device = str(record.provenance.get("device", "unknown"))
-    told = (record.n_parameters, record.time_s, record.peak_memory_bytes, device, record.predictions)
-    for metric, value in record.metrics.get("test", {}).items():
-        yield (*run, metric, float(value), *told)
-
-
-def _ceiling(records: list[RunRecord]) -> dict[str, float]:
+def _ceiling(records: list[Reading]) -> dict[str, float]:
     """The best reachable value by metric, mean over the records of a twin that carry it in ``provenance``."""
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
@@ -346,14 +440,21 @@ def _ceiling(records: list[RunRecord]) -> dict[str, float]:
 
 
 def _group(
-    key: GroupKey, spec: BenchmarkSpec, table: pd.DataFrame, holes: tuple[Hole, ...], superseded: int, ceiling: Any
+    key: GroupKey, spec: BenchmarkSpec, records: list[Reading], holes: tuple[Hole, ...], superseded: int
 ) -> Group:
     scores: dict[Row, dict[str, dict[int, float]]] = {}
-    columns = (table[name] for name in ("method", "variant", "metric", "seed", "value"))
-    for method, variant, metric, seed, value in zip(*columns, strict=True):
-        scores.setdefault((method, variant), {}).setdefault(metric, {})[int(seed)] = float(value)
-    runs = table.drop_duplicates(subset=list(RUN))
-    return Group(key, spec, scores, runs, holes, superseded, ceiling)
+    runs = []
+    for record in records:
+        run, test = record.key, record.metrics.get("test", {})
+        row = scores.setdefault((run.method, run.variant), {}) if test else {}
+        for metric, value in test.items():
+            row.setdefault(metric, {})[run.seed] = float(value)
+        if test:
+            device = str(record.provenance.get("device", "unknown"))
+            told = (record.n_parameters, record.time_s, record.peak_memory_bytes, device, record.predictions)
+            runs.append((*attrgetter(*RUN)(run), *told))
+    frame = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
+    return Group(key, spec, scores, frame, holes, superseded, _ceiling(records))
 
 
 def _place(key: GroupKey, spec: BenchmarkSpec) -> tuple[object, ...]:

@@ -17,6 +17,7 @@ DATA = {"real": "Real data", "twin": "Synthetic twins"}
 KINDS = {"real": "Real data", "twin": "Synthetic twin"}
 EMPTY = {"real": "No runs on real data.", "twin": "No runs on synthetic twins."}
 WINS, LOSES = "†", "‡"
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ def interval(metric: str, low: float, high: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p value for people: three decimals, or "< 0.001"."""
-    return "< 0.001" if p < 0.001 else number(p, 3)
+    """A p value for people: three decimals, or "< 0.001"; as many as tell it from the level where three do not."""
+    if p < 0.001:
+        return "< 0.001"
+    digits = next((d for d in range(3, 7) if round(p, d) != LEVEL or p == LEVEL), 7)
+    return number(p, digits)
 
 
 def mean_sd(metric: str, values: Sequence[float]) -> str:

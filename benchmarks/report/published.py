@@ -19,8 +19,9 @@ from benchmarks import BENCHMARKS
 from benchmarks.errors import InputError, unknown
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, label, load_spec, row_name
+from benchmarks.report.compare import per_unit
 from benchmarks.report.layout import DASH, Cell, Section, Table, heading, interval, mean_sd, shown, signed
-from benchmarks.report.statistics import VERDICT_SEEDS, Equivalence, tost
+from benchmarks.report.statistics import VERDICT_SEEDS, Equivalence, tost, tost_power, tost_seeds
 
 SCHEMA = 1
 SELECTIONS = ("test", "validation", "unknown")
@@ -30,10 +31,11 @@ COLUMNS = ("Method", "Variant", "Metric", "Published", "Ours", GAP, "Margin", "V
 INTRO = (
     "Verdict: two one-sided t tests (TOST, level 0.05) of our mean against the printed number as a constant, within "
     "the margin stated beforehand in results/published.yaml. The printed number's own noise is unknown. Reproduced: "
-    "the 90 % interval lies within the margin; not reproduced: it lies outside; inconclusive: neither. Each number is "
-    "a family of its own, no correction.",
-    f"With 5 seeds a true match is confirmed only about every second time; {VERDICT_SEEDS} seeds are the default for a "
-    "verdict.",
+    "the 90 % interval lies within the margin; not reproduced: it lies outside; inconclusive: neither, or the runs do "
+    "not vary. Each number is a family of its own, no correction.",
+    "Where the standard deviation over seeds is 0.8 of the margin, a true match is confirmed with a probability of "
+    f"{tost_power(1.0, 0.8, 5):.0%} by 5 seeds and {tost_power(1.0, 0.8, VERDICT_SEEDS):.0%} by {VERDICT_SEEDS}, the "
+    "default for a verdict.",
 )
 
 
@@ -188,7 +190,7 @@ def beside(published: Published, collected: Collected) -> list[Beside]:
 
 
 def _judge(published: Published, number: Number, group: Group) -> Beside:
-    values = tuple(group.values((number.method, number.variant), number.metric).values())
+    values = tuple(per_unit(group, group.values((number.method, number.variant), number.metric)).values())
     if len(values) < 2:
         return Beside(number, group, values, None, "inconclusive")
     result = tost(values, number.value, published.margin(number))
@@ -217,9 +219,7 @@ def _section(benchmark: str, rows: Sequence[Beside], published: Published) -> Se
     names = sorted({row.number.source for row in rows}, key=list(published.sources).index)
     notes = [_source_note(name, published.sources[name]) for name in names]
     notes += _number_notes([row.number for row in rows], published)
-    if few := [row for row in rows if 0 < len(row.values) < VERDICT_SEEDS]:
-        least = min(len(row.values) for row in few)
-        notes.append(f"Power is low with {least} seeds: inconclusive does not mean that the number is wrong.")
+    notes += [_power_note(row, published) for row in rows if row.values and row.verdict == "inconclusive"]
     return Section(
         load_spec(benchmark).title, COLUMNS, tuple(_cells(row, published) for row in rows), tuple(facts), tuple(notes)
     )
@@ -236,6 +236,23 @@ def _number_notes(numbers: Sequence[Number], published: Published) -> list[str]:
         f"{published.name(method)}{'' if variant == FULL else f' {variant}'}, {', '.join(titles)}, {source}: {note}"
         for (method, variant, source, note), titles in metrics.items()
     ]
+
+
+def _power_note(row: Beside, published: Published) -> str:
+    """What an inconclusive verdict leaves open, and the seeds that it would take."""
+    number, margin = row.number, published.margin(row.number)
+    name = f"{published.name(number.method)} ({number.variant}), {METRICS[number.metric].title}, {number.source}"
+    if row.result is None:
+        return f"{name}: inconclusive; one run has no interval, {VERDICT_SEEDS} seeds are the default for a verdict."
+    if row.result.sd == 0:
+        return f"{name}: inconclusive; the {row.result.n} runs gave the same value, which leaves nothing to test with."
+    needed = tost_seeds(margin, row.result.sd)
+    plan = f"about {needed} seeds" if needed else "more than 1000 seeds"
+    return (
+        f"{name}: inconclusive; that does not mean that the number is wrong. At this spread {row.result.n} seeds would "
+        f"confirm a true match with a probability of {tost_power(margin, row.result.sd, row.result.n):.0%}; it would "
+        f"take {plan} for 80 %."
+    )
 
 
 def _source_note(name: str, source: Source) -> str:

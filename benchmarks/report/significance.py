@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, label
-from benchmarks.report.compare import Contrast, against_ours
+from benchmarks.report.compare import Contrast, against_ours, declared_test, in_words, needed_text, per_unit
 from benchmarks.report.layout import (
     DASH,
     DATA,
@@ -36,18 +36,20 @@ from benchmarks.report.resampling import (
     Permutation,
     iqm,
     mean_rank,
+    permutation_seeds,
     probability_of_improvement,
     stratified_permutation,
 )
 from benchmarks.report.statistics import ALPHA, Array, holm
-from benchmarks.report.tables import identity, overview_order
+from benchmarks.report.tables import BETTER, WORSE, identity, overview_order
 
 INTRO = (
-    "Differences are CLCR minus the other method on the main metric. Test and families were declared beforehand: "
-    "paired t by seed, because equal seeds share split and order. The correlation over seeds is reported, never used "
-    "to choose the test.",
+    "Differences are CLCR minus the other method on the main metric. Test and families were declared beforehand, the "
+    "test in each benchmark's specification: paired t by seed, because equal seeds share split and order, where a "
+    "section does not say otherwise. The correlation over seeds is reported, never used to choose the test.",
     "Detectable: the smallest difference found with a power of 80 % at the observed spread, n and Holm's strictest "
-    "step. Seeds needed: as many as would find the observed difference with that power; a plan, not a finding.",
+    "step. Seeds needed: as many as would find the observed difference with that power; a plan, not a finding: it "
+    "takes the observed difference and spread for the true ones.",
 )
 COLUMNS = (
     "CLCR against",
@@ -62,6 +64,8 @@ COLUMNS = (
     "Seeds needed",
     "Conclusion",
 )
+MOST_SEEDS = 1000
+NOTHING = "CLCR, or every other method, has no result here: nothing is compared."
 Examples = Callable[[Group], Sequence[Section]]
 
 
@@ -73,6 +77,12 @@ class Across:
     benchmarks: tuple[str, ...]
     permutation: Permutation
     improvement: Interval
+    paired: bool
+
+    def needed(self, family: int) -> int | None:
+        """Seeds per benchmark that would find this statistic at Holm's strictest step; None where no plan is made."""
+        found = permutation_seeds(self.permutation.statistic, len(self.benchmarks), ALPHA / family)
+        return found if self.paired and found is not None and found <= MOST_SEEDS else None
 
 
 def significance_table(collected: Collected, examples: Examples = lambda _: ()) -> Table:
@@ -89,7 +99,7 @@ def significance_table(collected: Collected, examples: Examples = lambda _: ()) 
             groups = one_protocol_each(list(members))
             rivals = across(groups)
             sections += _across_sections(profile, groups, rivals)
-            rows += [_across_row(data, profile, row, p) for row, p in _corrected(rivals)]
+            rows += [_across_row(data, profile, row, p, len(rivals)) for row, p in _corrected(rivals)]
         parts[data] = tuple(sections)
     return Table("significance", "Significance", INTRO, parts, pd.DataFrame(rows))
 
@@ -100,12 +110,11 @@ def _profile(group: Group) -> str:
 
 def _section(group: Group, found: Mapping[str, Contrast]) -> Section:
     rows = tuple(_cells(rival, contrast) for rival, contrast in found.items())
-    family = max((contrast.family for contrast in found.values()), default=0)
     test = (
-        f"{heading(group.spec.main_metric)}. Test: paired t by seed, two-sided, level 0.05; family: the "
-        f"{count(family, 'comparison')} of this table; correction: Holm."
+        f"{heading(group.spec.main_metric)}. Test: {declared_test(group)}; family: the "
+        f"{count(len(found), 'comparison')} of this table; correction: Holm."
     )
-    notes = () if found else ("CLCR, or every other method, has no result here: nothing is compared.",)
+    notes = in_words(list(found.values()), [label(m) for m in found], BETTER, WORSE) or (NOTHING,)
     return Section(name_of(group), COLUMNS, rows, (*about(group), test), (*notes, *lacks(group, False)))
 
 
@@ -118,13 +127,13 @@ def _cells(rival: str, contrast: Contrast) -> tuple[Cell, ...]:
         label(rival),
         str(test.n),
         f"{signed(metric, test.difference)} {interval(metric, test.low, test.high)}",
-        f"{number(test.statistic, 2)} (df {number(test.df, 0)})",
+        f"{number(test.statistic, 2)} (df {number(test.df, 0 if float(test.df).is_integer() else 1)})",
         p_text(test.p),
         p_text(contrast.p_holm),
         number(test.effect, 2),
         number(test.correlation, 2),
         shown(metric, contrast.detectable),
-        str(contrast.needed) if contrast.needed else "> 1000",
+        needed_text(contrast),
         conclusion(contrast),
     )
     return tuple(Cell(text) for text in texts)
@@ -132,7 +141,8 @@ def _cells(rival: str, contrast: Contrast) -> tuple[Cell, ...]:
 
 def conclusion(contrast: Contrast) -> str:
     """What one comparison shows, in words."""
-    return {1: "CLCR better", -1: "CLCR worse", 0: "undecided, power too low"}[contrast.better]
+    undecided = "no difference shown" if contrast.enough else "undecided, power too low"
+    return {1: "CLCR better", -1: "CLCR worse", 0: undecided}[contrast.better]
 
 
 def _csv_row(group: Group, rival: str, contrast: Contrast) -> dict[str, object]:
@@ -168,18 +178,27 @@ def oriented(group: Group, method: str) -> dict[int, float]:
 
 
 def across(groups: Sequence[Group]) -> list[Across]:
-    """CLCR against each rival over at least two benchmarks, on the seeds that both have."""
+    """CLCR against each rival over at least two benchmarks, each by its declared test: on the seeds that both have
+    where it is paired."""
     rows = []
     for rival in sorted({m for group in groups for m in group.methods} - {OURS}, key=overview_order):
-        strata = {}
-        for group in groups:
-            ours, theirs = oriented(group, OURS), oriented(group, rival)
-            if seeds := sorted(set(ours) & set(theirs)):
-                strata[group.spec.title] = ([ours[s] for s in seeds], [theirs[s] for s in seeds])
+        strata = {group.spec.title: pair for group in groups if (pair := _stratum(group, rival))}
         if len(strata) > 1:
             pairs = list(strata.values())
-            rows.append(Across(rival, tuple(strata), stratified_permutation(pairs), probability_of_improvement(pairs)))
+            paired = [group.spec.test == "paired" for group in groups if group.spec.title in strata]
+            found = stratified_permutation(pairs, paired)
+            rows.append(Across(rival, tuple(strata), found, probability_of_improvement(pairs), all(paired)))
     return rows
+
+
+def _stratum(group: Group, rival: str) -> tuple[list[float], list[float]] | None:
+    """The runs of CLCR and of a rival on one benchmark, as its test counts them; None where one has none."""
+    ours, theirs = oriented(group, OURS), oriented(group, rival)
+    if group.spec.test == "paired":
+        shared = set(ours) & set(theirs)
+        ours, theirs = ({s: v for s, v in side.items() if s in shared} for side in (ours, theirs))
+    sides = [list(dict(sorted(per_unit(group, side).items())).values()) for side in (ours, theirs)]
+    return (sides[0], sides[1]) if all(sides) else None
 
 
 def _corrected(rows: Sequence[Across]) -> list[tuple[Across, float]]:
@@ -189,13 +208,15 @@ def _corrected(rows: Sequence[Across]) -> list[tuple[Across, float]]:
 def _across_sections(profile: str, groups: Sequence[Group], rows: Sequence[Across]) -> list[Section]:
     if not rows:
         return []
-    columns = ("CLCR against", "Benchmarks", "Statistic", "p", "p (Holm)", "Smallest p possible")
-    cells = [_across_cells(row, p) for row, p in _corrected(rows)]
+    columns = ("CLCR against", "Benchmarks", "Statistic", "p", "p (Holm)", "Smallest p possible", "Seeds needed")
+    cells = [_across_cells(row, p, len(rows)) for row, p in _corrected(rows)]
     facts = (
         f"{KINDS[groups[0].key.data]}, one protocol per benchmark: {listed([name_of(group) for group in groups])}.",
-        "Test: permutation stratified by benchmark (labels swapped within a seed, inside each benchmark only), "
+        f"Test: permutation stratified by benchmark ({_swapped(groups)}, inside each benchmark only), "
         f"two-sided, level 0.05; family: the {count(len(rows), 'comparison')} of this table; correction: Holm. "
-        "Statistic: mean over benchmarks of the difference over its root mean square, positive where CLCR is better.",
+        "Statistic: mean over benchmarks of the difference over its root mean square, positive where CLCR is better. "
+        "Seeds needed: per benchmark, to find this statistic with a power of 80 % at Holm's strictest step (normal "
+        "approximation); a plan, not a finding.",
         "P(CLCR run better): probability that a run of CLCR beats one of the other method, mean over benchmarks, with "
         "a stratified bootstrap interval; descriptive.",
     )
@@ -204,18 +225,33 @@ def _across_sections(profile: str, groups: Sequence[Group], rows: Sequence[Acros
     return [first, *_ranks(profile, groups)]
 
 
+def _swapped(groups: Sequence[Group]) -> str:
+    free = [group.spec.title for group in groups if group.spec.test != "paired"]
+    if not free:
+        return "labels swapped within a seed"
+    return f"labels swapped within a seed, on {listed(free)} over all runs"
+
+
 def _across_words(rows: Sequence[Across]) -> tuple[str, ...]:
     better, worse, undecided = list[str](), list[str](), list[str]()
     for row, p in _corrected(rows):
-        (undecided if p >= ALPHA else better if row.permutation.statistic > 0 else worse).append(label(row.rival))
+        if p >= ALPHA:
+            needed = row.needed(len(rows))
+            plan = f"about {count(needed, 'seed')} per benchmark" if needed else "no number of seeds follows"
+            undecided.append(f"{label(row.rival)} ({plan})")
+        else:
+            (better if row.permutation.statistic > 0 else worse).append(label(row.rival))
     said = (("CLCR is significantly better than", better), ("CLCR is significantly worse than", worse))
     lines = [f"{words} {listed(names)}." for words, names in said if names]
     if undecided:
-        lines.append(f"Undecided, too few runs or benchmarks that disagree: {listed(undecided)}.")
+        lines.append(
+            "Undecided, too few runs or benchmarks that disagree; what it would take, if the observed statistic were "
+            f"the true one: {listed(undecided)}. That does not show that they are equal."
+        )
     return tuple(lines)
 
 
-def _across_cells(row: Across, p: float) -> tuple[Cell, ...]:
+def _across_cells(row: Across, p: float, family: int) -> tuple[Cell, ...]:
     kind = "exact" if row.permutation.exact else "Monte Carlo"
     texts = (
         label(row.rival),
@@ -224,6 +260,7 @@ def _across_cells(row: Across, p: float) -> tuple[Cell, ...]:
         f"{p_text(row.permutation.p)} ({kind})",
         p_text(p),
         p_text(row.permutation.smallest),
+        str(row.needed(family) or DASH),
         _interval(row.improvement),
     )
     return tuple(Cell(text) for text in texts)
@@ -250,12 +287,13 @@ def _ranks(profile: str, groups: Sequence[Group]) -> list[Section]:
     names = listed([groups[i].spec.title for i in accurate]) if accurate else "none"
     facts = (
         f"{KINDS[groups[0].key.data]}, methods that ran on all {count(len(groups), 'benchmark')}; no test.",
-        f"Rank 1 is best. IQM: interquartile mean over all runs on {names}, stratified bootstrap interval.",
+        f"Rank 1 is best. IQM: interquartile mean over all runs on {names}; its stratified bootstrap interval is too "
+        "narrow with few seeds (results/simulations) and decides nothing.",
     )
     return [Section(f"Ranks, {profile}", ("Method", "Mean rank ↓", "IQM of accuracy ↑ (%) [95 %]"), tuple(rows), facts)]
 
 
-def _across_row(data: str, profile: str, row: Across, p: float) -> dict[str, object]:
+def _across_row(data: str, profile: str, row: Across, p: float, family: int) -> dict[str, object]:
     return {
         "data": data,
         "benchmark": "; ".join(row.benchmarks),
@@ -264,10 +302,13 @@ def _across_row(data: str, profile: str, row: Across, p: float) -> dict[str, obj
         "label": label(row.rival),
         "variant": FULL,
         "test": f"stratified permutation ({'exact' if row.permutation.exact else 'Monte Carlo'})",
+        "family": family,
         "correction": "Holm",
         "statistic": row.permutation.statistic,
         "p": row.permutation.p,
         "p_holm": p,
+        "smallest_p": row.permutation.smallest,
+        "seeds_needed": row.needed(family),
         "improvement": row.improvement.value,
         "improvement_low": row.improvement.low,
         "improvement_high": row.improvement.high,

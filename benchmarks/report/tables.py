@@ -11,7 +11,7 @@ import pandas as pd
 from baselines import METHODS
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, GroupKey, Row, label, row_name
-from benchmarks.report.compare import Contrast, against_ours, in_words
+from benchmarks.report.compare import Contrast, against_ours, declared_test, in_words
 from benchmarks.report.layout import (
     DASH,
     DATA,
@@ -67,21 +67,14 @@ def _main_section(group: Group, families: Marks) -> Section:
         best = (shown(m, group.ceiling[m]) if m in group.ceiling else DASH for m in metrics)
         rows.append((Cell("Best reachable (known)"), *(Cell(text) for text in best)))
     found = families[group.spec.main_metric]
+    words = in_words(list(found.values()), [label(m) for m in found], BETTER, WORSE)
     return Section(
         name_of(group),
         ("Method", *(heading(metric) for metric in metrics)),
         tuple(rows),
         (*about(group), *_declared(group, found)),
-        (
-            *in_words(list(found.values()), [label(m) for m in found], BETTER, WORSE),
-            *_absent(group),
-            *lacks(group, False),
-        ),
+        (*words, *_absent(group), *lacks(group, False)),
     )
-
-
-def _words(found: Mapping[str, Contrast]) -> tuple[str, ...]:
-    return in_words(list(found.values()), [label(method) for method in found], BETTER, WORSE)
 
 
 def _column(group: Group, metric: str, found: Mapping[str, Contrast]) -> dict[str, Cell]:
@@ -109,11 +102,12 @@ def _declared(group: Group, found: Mapping[str, Contrast]) -> tuple[str, ...]:
     """Test, family and correction, declared before the numbers."""
     if not group.values((OURS, FULL), group.spec.main_metric):
         return ("CLCR has no result here: nothing is compared.",)
-    size = max((contrast.family for contrast in found.values()), default=0)
+    main = METRICS[group.spec.main_metric].title
     return (
-        "Test: paired t by seed, two-sided, level 0.05, CLCR against each other row. Family: the "
-        f"{count(size, 'comparison')} of one metric in this table; correction: Holm. "
-        f"{WINS} CLCR is significantly better than this row, {LOSES} significantly worse.",
+        f"Test: {declared_test(group)}, CLCR against each other row. Family: the "
+        f"{count(len(found), 'comparison')} of one metric in this table; correction: Holm. "
+        f"{WINS} CLCR is significantly better than this row, {LOSES} significantly worse. What is concluded rests on "
+        f"the main metric, {main}; marks of other metrics are families of their own.",
     )
 
 

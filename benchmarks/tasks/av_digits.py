@@ -62,6 +62,7 @@ SPEC = BenchmarkSpec(
     citation="Jackson et al.: Free Spoken Digit Dataset; LeCun et al.: MNIST, 1998",
     licence="CC BY-SA 4.0 (FSDD, per its README); MNIST terms",
     source="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    cycles={"paired": PAIRINGS},
 )
 
 TWIN: TwinRecipe | None = None

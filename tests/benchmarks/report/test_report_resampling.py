@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from benchmarks.report import resampling
 from benchmarks.report.resampling import (
+    LEAST,
+    affordable,
     iqm,
     mcnemar_exact,
     mean_rank,
-    paired_bootstrap,
+    permutation_seeds,
     probability_of_improvement,
     stratified_permutation,
 )
@@ -86,6 +91,66 @@ def test_the_permutation_keeps_its_level_when_seeds_are_shared() -> None:
     assert 0.02 < np.mean(hits) < 0.08
 
 
+def test_a_benchmark_may_be_unpaired_beside_a_paired_one() -> None:
+    """Enumerated by hand: 2 swaps of the pair times 3 choices of one run in three, all but the extreme one smaller."""
+    found = stratified_permutation([([3.0], [0.0]), ([5.0], [1.0, 2.0])], paired=[True, False])
+    assert found.exact
+    assert found.p == pytest.approx(1 / 6)
+    with pytest.raises(ValueError, match="equal seeds"):
+        stratified_permutation([([3.0], [0.0]), ([5.0], [1.0, 2.0])], paired=[False, True])
+
+
+def test_the_smallest_p_knows_of_differences_that_are_zero() -> None:
+    """A seed without a difference doubles every count: three of four seeds speak."""
+    found = stratified_permutation([([1.0, 2.0, 3.0, 0.0], [0.0] * 4)])
+    assert found.smallest == found.p == 2 / 2**3
+
+
+def test_many_runs_cost_no_more_than_a_few() -> None:
+    """30,000 runs a side: fewer draws, the same answer, and memory for a block of them only."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.06, 1, 30_000), rng.normal(0, 1, 30_000)
+    assert affordable(20_000, 200) == 20_000
+    assert affordable(20_000, 10**9) == LEAST
+    tracemalloc.start()
+    for paired in (True, False):
+        assert stratified_permutation([(a, b)], paired).p < 0.005
+    found = probability_of_improvement([(a, b)])
+    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / 9e8)
+    assert found.low < found.value < found.high
+    assert iqm([a]).low < iqm([a]).value < iqm([a]).high
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**28
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = RNG.normal(0.3, 1, 40), RNG.normal(0, 1, 40)
+    whole = stratified_permutation([(a, b)]), iqm([a, b]), probability_of_improvement([(a, b)])
+    monkeypatch.setattr(resampling, "AT_ONCE", 4000)
+    parts = stratified_permutation([(a, b)]), iqm([a, b]), probability_of_improvement([(a, b)])
+    assert [p.p for p in (whole[0], parts[0])] == pytest.approx([whole[0].p] * 2, abs=0.01)
+    for one, other in zip(whole[1:], parts[1:], strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=0.03)
+
+
+@pytest.mark.parametrize("effect", [0.2, 0.4])
+def test_the_seeds_planned_for_the_permutation_give_its_power(effect: float) -> None:
+    benchmarks = 4
+    statistic = effect / np.sqrt(1 + effect**2)  # of differences with mean ``effect`` and standard deviation 1
+    seeds = permutation_seeds(float(statistic), benchmarks)
+    assert seeds
+    rng = np.random.default_rng(2)
+    zero = np.zeros(seeds)
+    hits = [
+        stratified_permutation([(gaps, zero) for gaps in rng.normal(effect, 1, (benchmarks, seeds))], draws=500).p
+        < 0.05
+        for _ in range(400)
+    ]
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.07)
+    assert permutation_seeds(0.0, 4) is None
+
+
 def test_unequal_seeds_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="equal seeds"):
         stratified_permutation([([1.0, 2.0], [1.0])])
@@ -131,37 +196,3 @@ def test_mcnemar_without_disagreement_and_with_other_examples() -> None:
     assert mcnemar_exact(np.array([True, False]), np.array([True, False])) == 1.0
     with pytest.raises(ValueError, match="same examples"):
         mcnemar_exact(np.array([True]), np.array([True, False]))
-
-
-def _mae(prediction: np.ndarray, target: np.ndarray) -> float:
-    return float(np.abs(prediction - target).mean())
-
-
-def _corr(prediction: np.ndarray, target: np.ndarray) -> float:
-    return float(np.corrcoef(prediction, target)[0, 1])
-
-
-def test_the_paired_bootstrap_of_a_mean_has_the_normal_width() -> None:
-    target = np.zeros(400)
-    a, b = RNG.normal(size=(2, 400))
-    found = paired_bootstrap(_mae, target, (a, b))
-    gaps = np.abs(a) - np.abs(b)
-    assert found.value == pytest.approx(gaps.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * gaps.std() / 20, rel=0.1)
-
-
-def test_clusters_widen_the_interval() -> None:
-    """Twenty examples of one speaker err alike: twenty copies carry the information of one."""
-    target, group = np.zeros(400), np.repeat(np.arange(20), 20)
-    a, b = np.repeat(RNG.normal(size=(2, 20)), 20, axis=1)
-    naive, clustered = paired_bootstrap(_mae, target, (a, b)), paired_bootstrap(_mae, target, (a, b), group)
-    assert clustered.value == naive.value
-    assert (clustered.high - clustered.low) / (naive.high - naive.low) == pytest.approx(np.sqrt(20), rel=0.25)
-
-
-def test_the_bootstrap_takes_any_metric_and_refuses_other_examples() -> None:
-    target = RNG.normal(size=100)
-    good, bad = target + 0.1 * RNG.normal(size=100), RNG.normal(size=100)
-    assert paired_bootstrap(_corr, target, (good, bad), draws=200).low > 0.5
-    with pytest.raises(ValueError, match="same examples"):
-        paired_bootstrap(_corr, target, (good, bad[:50]))

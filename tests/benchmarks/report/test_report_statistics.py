@@ -19,6 +19,8 @@ from benchmarks.report.statistics import (
     power_t,
     seeds_needed,
     tost,
+    tost_power,
+    tost_seeds,
     welch_t,
 )
 
@@ -45,6 +47,17 @@ def test_welch_t_is_scipys_with_unequal_sizes() -> None:
 def test_hedges_g_is_cohens_d_with_the_known_correction() -> None:
     d = (A - B).mean() / (A - B).std(ddof=1)
     assert paired_t(A, B).effect == pytest.approx(d * (1 - 3 / (4 * 6 - 1)), rel=2e-3)
+    g = welch_t(A, B[:3]).effect
+    one, two = A.var(ddof=1), B[:3].var(ddof=1)
+    df = 6 * 2 * (one + two) ** 2 / (2 * one**2 + 6 * two**2)  # Delacre et al. 2021, equation 13
+    assert g == pytest.approx((A.mean() - B[:3].mean()) / sqrt((one + two) / 2) * (1 - 3 / (4 * df - 1)), rel=5e-3)
+
+
+def test_hedges_g_is_unbiased_and_does_not_exist_for_two_pairs() -> None:
+    rng = np.random.default_rng(4)
+    zero = np.zeros(4)
+    assert np.mean([paired_t(x, zero).effect for x in rng.normal(0.5, 1, (6000, 4))]) == pytest.approx(0.5, abs=0.05)
+    assert isnan(paired_t([0.5, 0.7], [0.4, 0.5]).effect)
 
 
 def test_the_order_of_the_methods_turns_every_sign() -> None:
@@ -78,6 +91,13 @@ def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
     assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]) if p else [])
 
 
+def test_holm_counts_what_was_declared_and_not_tested() -> None:
+    assert holm([0.01, 0.04], 4) == pytest.approx(list(multipletests([0.01, 0.04, 1, 1], method="holm")[1][:2]))
+    assert holm([], 3) == []
+    with pytest.raises(ValueError, match="family of 1"):
+        holm([0.1, 0.2], 1)
+
+
 def test_holm_refuses_what_is_not_a_p_value() -> None:
     with pytest.raises(ValueError, match="finite"):
         holm([0.1, float("nan")])
@@ -90,6 +110,14 @@ def test_holm_refuses_what_is_not_a_p_value() -> None:
 def test_power_is_that_of_statsmodels(n: int, effect: float) -> None:
     assert power_t(effect, n) == pytest.approx(TTestPower().power(effect, n, 0.05), abs=1e-6)
     assert power_t(effect, n, paired=False) == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=1e-6)
+
+
+@pytest.mark.parametrize(("effect", "n"), [(17.9, 7), (1.4, 800), (40.0, 4), (11.0, 5), (200.0, 3)])
+def test_power_is_one_where_the_effect_is_huge(effect: float, n: int) -> None:
+    assert power_t(effect, n, alpha=0.05 / 7) == pytest.approx(1.0, abs=1e-3)
+    assert seeds_needed(effect, 1.0, alpha=0.05 / 7) == next(
+        k for k in range(2, 40) if power_t(effect, k, alpha=0.05 / 7) >= 0.8
+    )
 
 
 def test_power_of_one_point_at_eight_tenths() -> None:
@@ -128,13 +156,31 @@ def test_tost_is_that_of_statsmodels(centre: float) -> None:
         ([3.1, 2.9, 3.0, 3.05], "not reproduced"),
         ([-3.1, -2.9, -3.0, -3.05], "not reproduced"),
         ([2.0, -1.5, 1.0, -0.5], "inconclusive"),
-        ([0.4, 0.4], "reproduced"),
-        ([1.4, 1.4], "not reproduced"),
+        ([0.4, 0.4], "inconclusive"),
+        ([1.4, 1.4], "inconclusive"),
     ],
 )
 def test_verdicts(values: list[float], verdict: str) -> None:
     assert tost(values, 0.0, 1.0).verdict == verdict
     assert tost([v + 75.0 for v in values], 75.0, 1.0).verdict == verdict
+
+
+@pytest.mark.parametrize(("n", "sd"), [(2, 0.3), (5, 0.8), (10, 0.8), (10, 2.0)])
+def test_the_power_of_tost_is_a_double_integral(n: int, sd: float) -> None:
+    """Over the mean and the variance, which are independent in normal samples, on a grid."""
+    mean = np.linspace(-1, 1, 4001)
+    variance = stats.chi2(n - 1).ppf((np.arange(4000) + 0.5) / 4000) / (n - 1) * sd**2
+    half = stats.t.isf(0.05, n - 1) * np.sqrt(variance / n)
+    inside = np.abs(mean)[:, None] + half < 1
+    density = stats.norm(0, sd / sqrt(n)).pdf(mean) * (mean[1] - mean[0])
+    assert tost_power(1.0, sd, n) == pytest.approx(density @ inside.mean(axis=1), abs=2e-3)
+
+
+def test_the_seeds_of_a_verdict() -> None:
+    assert tost_seeds(1.0, 0.8) == 8
+    assert tost_power(1.0, 0.8, 7) < 0.8 < tost_power(1.0, 0.8, 8)
+    assert tost_seeds(1.0, 50.0) is None
+    assert tost_seeds(1.0, 0.0) is None
 
 
 def test_a_margin_must_be_stated() -> None:
@@ -162,5 +208,5 @@ def test_the_power_at_five_seeds_is_the_predicted_one() -> None:
 def test_tost_confirms_a_true_match_about_every_second_time_at_five_seeds() -> None:
     rng = np.random.default_rng(6)
     found = [tost(x, 0.0, 1.0).verdict for x in rng.normal(0, 0.8, size=(1500, 5))]
-    assert found.count("reproduced") / 1500 == pytest.approx(0.55, abs=0.05)
+    assert found.count("reproduced") / 1500 == pytest.approx(tost_power(1.0, 0.8, 5), abs=0.04)
     assert found.count("not reproduced") / 1500 < 0.02

@@ -30,6 +30,7 @@ FLOORS = {
     "benchmarks.engine": 1,
     "benchmarks.lists": 1,
     "benchmarks.media": 1,
+    "benchmarks.methods": 1,
     "benchmarks.pool": 1,
     "benchmarks.sources": 1,
     "benchmarks.unpack": 1,

@@ -277,12 +277,15 @@ def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, lo
 
 
 def _beside(run: Setting) -> dict[str, Any]:
-    """What a reader of the record wants beside its digests: the language model's name, the best score of a twin."""
+    """What a reader of the record wants beside its digests: the language model's name, the best score of a twin, where
+    another package's method comes from."""
     ceiling = run.prepared.truth.get("ceiling")
     beside: dict[str, Any] = {} if ceiling is None else {"ceiling": dict(ceiling)}
     problem = catalog.unserved(run.key.benchmark, run.protocol, run.prepared) if run.key.data == "real" else None
     if problem is not None:
         beside["not_official"] = str(problem)
+    if run.row.origin:
+        beside["method"] = environment.package_state(run.row)
     return beside if run.config.language is None else {**beside, "language_model": Path(run.config.language.model).name}
 
 

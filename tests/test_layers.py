@@ -66,6 +66,7 @@ FLOORS = {
     "benchmarks.listing": 5,
     "benchmarks.preparation": 5,
     "benchmarks.fetching": 5,
+    "benchmarks.submission": 5,
     "benchmarks.cli": 5,
 }
 # Inside these, files of the same floor may build on each other (a cycle is refused below).

@@ -128,23 +128,31 @@ def describe(key: RunKey, options: Options) -> dict[str, Any]:
 
 def what(run: Setting) -> dict[str, Any]:
     """The ``what`` of a resolved run, as plain JSON."""
-    protocol = {name: value for name, value in asdict(run.protocol).items() if name not in NOT_IN_DIGEST}
     described = {
         "config": run.config.canonical(),
-        "protocol": protocol,
-        "metrics": {"names": run.spec.metrics, "main": run.spec.main_metric},
         "data_digest": run.digest,
         "source_digest": source_digest(run.row.target.partition(":")[0]),
-        "trainer": TRAINER,
+        **rules(run.spec, run.protocol),
     }
-    if any(modality.backbone != "none" for modality in run.protocol.modalities):
-        described["encoders_digest"] = source_digest("benchmarks.encoders")
     if run.config.language is not None:  # the same model has the same digest, by whatever name or folder it is read
         described["language_digest"] = model_digest(run.config.language.model)
     if not run.config.fitted and run.config.encoder.checkpoint:
         described["checkpoint_digest"] = checkpoint_digest(run.config.encoder.checkpoint)
     if not run.config.fitted and run.config.encoder.augment != "none":
         described["augment_digest"] = source_digest("benchmarks.augment")
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
+
+
+def rules(spec: BenchmarkSpec, protocol: Protocol) -> dict[str, Any]:
+    """The part of ``what`` that is the same for every method of a protocol in this version of the suite."""
+    described = {
+        "protocol": {name: value for name, value in asdict(protocol).items() if name not in NOT_IN_DIGEST},
+        "metrics": {"names": spec.metrics, "main": spec.main_metric},
+        "trainer": TRAINER,
+    }
+    if any(modality.backbone != "none" for modality in protocol.modalities):
+        described["encoders_digest"] = source_digest("benchmarks.encoders")
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 

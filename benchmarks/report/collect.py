@@ -9,7 +9,7 @@ import importlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +97,7 @@ class Group:
     """One group ready for tables. scores[(method, variant)][metric][seed] = value of the test split, unrounded.
 
     ceiling: the best reachable value by metric, known for a synthetic twin only. superseded: older lines not shown.
+    external: of each method that is not the suite's, what its newest record says of it (label, citation, package, ...).
     """
 
     key: GroupKey
@@ -106,6 +107,7 @@ class Group:
     holes: tuple[Hole, ...]
     superseded: int
     ceiling: Mapping[str, float]
+    external: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def protocol(self) -> Protocol:
@@ -171,10 +173,11 @@ def row_name(method: str) -> str:
 
 
 def label(method: str) -> str:
-    """The name of a method in a table: "Unimodal (audio)" for "unimodal_audio"."""
+    """The name of a method in a table: "Unimodal (audio)" for "unimodal_audio"; another package's goes by its own name,
+    whether it is installed or not, so that tables follow from the records alone."""
     row = row_name(method)
     if row not in METHODS:
-        return method
+        return f"{method} (external)"
     modality = method.removeprefix(row).removeprefix("_")
     return f"{METHODS[row].label} ({modality})" if modality else METHODS[row].label
 
@@ -206,7 +209,8 @@ def collect(
         members = [r for r in by_group[key] if r.status == "done" and r.key not in stale]
         lacks = (*[h for h in clashes if h.group == key], *find_holes(by_group[key], stale, known[key.benchmark]))
         table = pd.DataFrame([row for record in members for row in _rows(record)], columns=list(COLUMNS))
-        groups.append(_group(key, known[key.benchmark], table, lacks, superseded[key], _ceiling(members)))
+        group = _group(key, known[key.benchmark], table, lacks, superseded[key], _ceiling(members))
+        groups.append(replace(group, external=_external(members)))
         rows.append(table)
         holes.extend(lacks)
     frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
@@ -343,6 +347,12 @@ def _ceiling(records: list[RunRecord]) -> dict[str, float]:
         for name, value in record.provenance.get("ceiling", {}).items():
             found[name].append(float(value))
     return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _external(records: Iterable[RunRecord]) -> dict[str, Mapping[str, Any]]:
+    """What the newest record of each method from another package says of it."""
+    ordered = sorted(records, key=finished_at)
+    return {r.key.method: r.provenance["method"] for r in ordered if isinstance(r.provenance.get("method"), dict)}
 
 
 def _group(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.curves import identity
 from benchmarks.methods import belongs
-from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.record import RunKey, canonical
 from benchmarks.report.collect import collect
 from benchmarks.report.layout import ranges
 from benchmarks.submission.judging import row_of
@@ -94,16 +94,18 @@ def _check_sources(lines: Sequence[Line]) -> Iterator[str]:
 
 def check_tables(lines: Sequence[Line], official: Official) -> Iterator[str]:
     """A line for each hole that the tables would have with these runs and do not have without."""
-    benchmarks = sorted({line.record.key.benchmark for line in lines})
-    before = {name: official.records(name) for name in benchmarks}
-    after = {name: [*before[name], *(x.record for x in lines if x.record.key.benchmark == name)] for name in benchmarks}
+    new: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        new[line.record.key.benchmark].append(f"{canonical(line.record.to_json())}\n")
+    paths = {name: official.into / "records" / f"{name}.jsonl" for name in new}
+    before = {name: path.read_text(encoding="utf-8") if path.exists() else "" for name, path in paths.items()}
+    after = {name: before[name] + "".join(new[name]) for name in new}
     for hole in sorted(_holes(after) - _holes(before)):
         yield f"{official.into}: the tables would have a hole: {hole}; submit runs that stand beside those of the table"
 
 
-def _holes(records: Mapping[str, Iterable[RunRecord]]) -> set[str]:
+def _holes(texts: Mapping[str, str]) -> set[str]:
     with tempfile.TemporaryDirectory() as folder:
-        for name, found in records.items():
-            text = "".join(f"{canonical(record.to_json())}\n" for record in found)
+        for name, text in texts.items():
             (Path(folder) / f"{name}.jsonl").write_text(text, encoding="utf-8")
         return {str(hole) for hole in collect(Path(folder)).holes}

@@ -22,7 +22,8 @@ SHOWN = 40
 
 
 def run(folder: Path, into: Path, cache: Path, check_only: bool, console: Console) -> int:
-    """Hold a folder against the rules and merge it into results, whole or not at all; the exit code."""
+    """Hold a folder against the rules and merge it into results, whole or not at all; the exit code. Where something
+    cannot be read, that alone is told: the rest would follow from it."""
     if not (into / "records").is_dir():
         raise InputError(f"--into {into}: holds no records; name a folder of results, like the suite's own")
     if folder.resolve() == into.resolve():
@@ -30,8 +31,7 @@ def run(folder: Path, into: Path, cache: Path, check_only: bool, console: Consol
     found = read(folder)
     official = Official(into, cache)
     lines = sort(found.lines, official)
-    faults = [*found.faults, *lines.faults, *_judged(lines, found, official)]
-    if faults:
+    if faults := found.faults or [*lines.faults, *_judged(lines, found, official)]:
         return _reject(faults, console)
     files = [] if check_only or not lines.new else merge(into, lines.new, found)
     _tell(lines, files, check_only, console)

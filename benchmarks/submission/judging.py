@@ -6,6 +6,7 @@ version, the test samples are the official ones, every metric follows from the p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,7 +71,10 @@ def judge(line: Line, found: Submission, official: Official) -> None:
     check_config(case)
     check_provenance(case)
     arrays = _arrays(case, found)
-    samples = official.samples(key)
+    try:
+        samples = official.samples(key)
+    except InputError as error:
+        raise InputError(f"{line.where}: {error}") from None
     check_data(case, samples, arrays)
     check_predictions(case, arrays)
     check_metrics(case, samples, arrays)
@@ -176,7 +180,7 @@ def check_config(case: Case) -> None:
     key, config = case.record.key, case.record.what["config"]
     own = belongs(key.method)
     asked = key if own else replace(key, method=PLAIN, variant="full")
-    expected = resolve(asked, tuned=own).canonical()
+    expected = json.loads(json.dumps(resolve(asked, tuned=own).canonical()))
     sections = set(expected) | {"method"}
     if set(config) != sections:
         raise case.wrong("what.config", f"sections {shown(sorted(config))}", f"expected {', '.join(sorted(sections))}")

@@ -67,11 +67,11 @@ def read(folder: Path) -> Submission:
         with _told(found.faults):
             found.arrays[benchmark] = _arrays(_content(path, MOST_BINARY), path)
     for benchmark, path in files["records"].items():
-        beside = files["curves"].pop(benchmark, None)
+        beside, before = files["curves"].pop(benchmark, None), len(found.faults)
         curves = dict(_curves(beside, found.faults)) if beside else {}
         found.lines += _records(path, curves, found.faults)
         mine = {identity(line.record) for line in found.lines}
-        for whose in curves.keys() - mine:
+        for whose in sorted(curves.keys() - mine) if len(found.faults) == before else ():
             found.faults.append(f"{beside}: the curve of {whose[0]} belongs to no record; leave it out")
     found.faults += [f"{path}: curves without {path.stem} records; leave them out" for path in files["curves"].values()]
     return found
@@ -176,10 +176,10 @@ def _arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-            if len(members) > MOST_MEMBERS or sum(member.file_size for member in members) > len(content):
-                raise ValueError("more arrays than it has room for")
             if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
                 raise ValueError("a member is compressed or encrypted")
+            if len(members) > MOST_MEMBERS or sum(member.file_size for member in members) > len(content):
+                raise ValueError("more arrays than it has room for")
             if len({member.filename for member in members}) < len(members):
                 raise ValueError("two members have one name")
             return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}

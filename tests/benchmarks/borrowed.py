@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import archive, curves
 from benchmarks.curves import identity
-from benchmarks.record import RunRecord, canonical, digest_of
+from benchmarks.record import RunKey, RunRecord, canonical, digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
@@ -114,6 +114,23 @@ def repredict(
         archive.write_npz(path, members | archive.members(record.key, digest, arrays))
 
     rewrite(folder, benchmark, edit)
+
+
+def rekey(folder: Path, benchmark: str, change: Callable[[RunKey], RunKey]) -> None:
+    """Give runs other keys: records, curves and predictions alike."""
+    path = folder / "predictions" / f"{benchmark}.npz"
+    members = archive.read_npz(path)
+
+    def edit(records: list[Raw], _: list[Raw]) -> None:
+        for raw in records:
+            old = RunKey(**raw["key"])
+            found = archive.predictions_of(members, old, raw["predictions"])
+            raw["key"] = asdict(change(old))
+            raw["provenance"]["together"] = [raw["key"]["seed"]]
+            members.update(archive.members(change(old), raw["predictions"], found))
+
+    rewrite(folder, benchmark, edit)
+    archive.write_npz(path, members)
 
 
 def state(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """The methods, ours among them, as a table of strings: importing this package loads no torch.
 
-To add a method: one file that implements ``clcr.api.Method`` and one row here.
+To add a method: one file that implements ``clcr.api.Method`` and one row here. A method of another package needs no row
+here: see ``benchmarks.methods``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ CLCR_FURTHER = ("no_l_pr", "no_l_sp", "no_l_mix", "budget_20", "budget_40", "bud
 class MethodRow:
     """One row of the table. ``target`` is "module:Class"; ``per_modality`` rows expand to <name>_<modality>;
     ``fitted`` rows are scikit-learn estimators without a training loop (see baselines/linear.py). ``further`` variants
-    run when they are named; "all" means ``variants``."""
+    run when they are named; "all" means ``variants``. ``origin``: the package that a row comes from, "name version"; ""
+    for those of this suite."""
 
     name: str
     target: str
@@ -38,6 +40,7 @@ class MethodRow:
     per_modality: bool = False
     fitted: bool = False
     further: tuple[str, ...] = ()
+    origin: str = ""
 
     @property
     def every_variant(self) -> tuple[str, ...]:

@@ -123,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables")
     reporting.add_argument("--only", metavar="PART", help="make one part alone, for example tables")
     reporting.add_argument("--partial", action="store_true", help="show tables that lack runs and name what they lack")
+    submitting = command("submit", _submit, "check a folder of results from elsewhere and merge it for a pull request")
+    submitting.add_argument("folder", metavar="DIR", help="what `clcr run --out DIR` and `clcr report --out DIR` left")
+    submitting.add_argument("--into", default="results", metavar="DIR", help="results to merge into (default: results)")
+    submitting.add_argument("--check", action="store_true", help="only say whether it would be accepted")
     searching = command("search", _search, "hyper-parameter search on validation data, one budget for every method")
     searching.add_argument("--trials", type=int, default=12, metavar="N", help="trials a method (default: 12)")
     searching.add_argument("--folds", type=int, default=1, metavar="N", help="folds that score a trial (default: 1)")
@@ -369,6 +373,12 @@ def _report(args: argparse.Namespace, console: Console) -> int:
         console.sections(built.tables)
     console.say("the tables of a selection are not written" if given else f"wrote {len(files)} files below {place.out}")
     return 0
+
+
+def _submit(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.submission import command
+
+    return command.run(Path(args.folder), Path(args.into), cache_folder(), args.check, console)
 
 
 def _stale(place: Place, matches: Callable[[RunKey], bool], console: Console) -> set[RunKey]:

@@ -55,6 +55,10 @@ class Console:
         for text in texts:
             self.note(text)
 
+    def fault(self, text: str) -> None:
+        """What is wrong, in one line; also where nothing else is said."""
+        print(f"clcr: {' '.join(text.split())}", file=sys.stderr)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for people: drawn on a terminal, aligned text elsewhere."""
         if self.as_json or self.quiet:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from baselines import METHODS
 from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError
+from benchmarks.methods import METHODS
 from benchmarks.metrics import METRICS
 from benchmarks.runner import launch, plan
 from benchmarks.runner.names import base_of
@@ -66,7 +66,8 @@ def _methods() -> list[dict[str, Any]]:
         if row.per_modality and not modality:
             continue
         label = f"{row.label} ({modality})" if modality else row.label
-        rows.append({"name": name, "label": label, "year": row.year, "citation": row.citation})
+        told = {"name": name, "label": label, "from": row.origin or "this suite", "year": row.year}
+        rows.append({**told, "citation": row.citation})
     return rows
 
 

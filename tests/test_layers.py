@@ -30,6 +30,7 @@ FLOORS = {
     "benchmarks.engine": 1,
     "benchmarks.lists": 1,
     "benchmarks.media": 1,
+    "benchmarks.methods": 1,
     "benchmarks.pool": 1,
     "benchmarks.sources": 1,
     "benchmarks.unpack": 1,
@@ -68,6 +69,7 @@ FLOORS = {
     "benchmarks.preparation": 5,
     "benchmarks.fetching": 5,
     "benchmarks.checking": 5,
+    "benchmarks.submission": 5,
     "benchmarks.cli": 5,
 }
 # Inside these, files of the same floor may build on each other (a cycle is refused below).

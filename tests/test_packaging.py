@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {
     "README.md", "REPRODUCE.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "Makefile", "environment.yml",
     "pyproject.toml", "constraints.txt", ".gitignore", ".gitattributes", ".ci", "clcr", "baselines", "benchmarks",
-    "docs", "results", "tests",
+    "docs", "examples", "results", "tests",
 }  # fmt: skip
 
 

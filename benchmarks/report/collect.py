@@ -10,7 +10,7 @@ import importlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter
@@ -38,7 +38,7 @@ RUN_COLUMNS = (*RUN, *COSTS, "predictions")
 RULES = ("protocol", "metrics", "trainer")
 SHOWN_HOLES = 6
 
-TOLD = ("finished_at", "device", "ceiling")
+TOLD = ("finished_at", "device", "ceiling", "method")
 
 Row = tuple[str, str]
 Scores = Mapping[Row, Mapping[str, Mapping[int, float]]]
@@ -145,7 +145,8 @@ class Group:
     """One group ready for tables. scores[(method, variant)][metric][seed] = value of the test split, unrounded.
 
     runs: one row per run that has a score, columns ``RUN_COLUMNS``. ceiling: the best reachable value by metric, known
-    for a synthetic twin only. superseded: older lines not shown.
+    for a synthetic twin only. superseded: older lines not shown. external: of each method that is not the suite's, what
+    its newest record says of it (label, citation, package, ...).
     """
 
     key: GroupKey
@@ -155,6 +156,7 @@ class Group:
     holes: tuple[Hole, ...]
     superseded: int
     ceiling: Mapping[str, float]
+    external: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def protocol(self) -> Protocol:
@@ -236,10 +238,11 @@ def row_name(method: str) -> str:
 
 
 def label(method: str) -> str:
-    """The name of a method in a table: "Unimodal (audio)" for "unimodal_audio"."""
+    """The name of a method in a table: "Unimodal (audio)" for "unimodal_audio"; another package's goes by its own name,
+    whether it is installed or not, so that tables follow from the records alone."""
     row = row_name(method)
     if row not in METHODS:
-        return method
+        return f"{method} (external)"
     modality = method.removeprefix(row).removeprefix("_")
     return f"{METHODS[row].label} ({modality})" if modality else METHODS[row].label
 
@@ -439,6 +442,12 @@ def _ceiling(records: list[Reading]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def _external(records: Iterable[Reading]) -> dict[str, Mapping[str, Any]]:
+    """What the newest record of each method from another package says of it."""
+    ordered = sorted(records, key=finished_at)
+    return {r.key.method: r.provenance["method"] for r in ordered if isinstance(r.provenance.get("method"), dict)}
+
+
 def _group(
     key: GroupKey, spec: BenchmarkSpec, records: list[Reading], holes: tuple[Hole, ...], superseded: int
 ) -> Group:
@@ -454,7 +463,7 @@ def _group(
             told = (record.n_parameters, record.time_s, record.peak_memory_bytes, device, record.predictions)
             runs.append((*attrgetter(*RUN)(run), *told))
     frame = pd.DataFrame(runs, columns=list(RUN_COLUMNS))
-    return Group(key, spec, scores, frame, holes, superseded, _ceiling(records))
+    return Group(key, spec, scores, frame, holes, superseded, _ceiling(records), _external(records))
 
 
 def _place(key: GroupKey, spec: BenchmarkSpec) -> tuple[object, ...]:

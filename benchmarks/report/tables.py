@@ -32,6 +32,7 @@ from benchmarks.report.layout import (
 )
 
 Marks = Mapping[str, Mapping[str, Contrast]]
+COMMIT = 12  # digits shown
 BETTER, WORSE = "CLCR is significantly better than", "CLCR is significantly worse than"
 INTRO = (
     "Mean ± standard deviation over seeds (number of runs); best mean in bold, which says nothing about significance.",
@@ -73,7 +74,7 @@ def _main_section(group: Group, families: Marks) -> Section:
         ("Method", *(heading(metric) for metric in metrics)),
         tuple(rows),
         (*about(group), *_declared(group, found)),
-        (*words, *_absent(group), *lacks(group, False)),
+        (*words, *_absent(group), *_external(group), *lacks(group, False)),
     )
 
 
@@ -115,6 +116,16 @@ def _absent(group: Group) -> tuple[str, ...]:
     """Methods of the suite that were not run in this group at all."""
     names = [row.label for row in METHODS.values() if row.name not in map(row_name, group.methods)]
     return (f"Not run here: {listed(names)}.",) if names else ()
+
+
+def _external(group: Group) -> tuple[str, ...]:
+    """Where the methods come from that are not the suite's, as their records say."""
+    return tuple(
+        f"{label(method)}: {told.get('label')}, {told.get('citation')}; run from {told.get('package')} "
+        f"{told.get('version')}, {told.get('url')}, commit {str(told.get('commit'))[:COMMIT]}."
+        for method, told in sorted(group.external.items())
+        if method in group.methods
+    )
 
 
 def _main_rows(group: Group, families: Marks) -> list[dict[str, object]]:

@@ -13,20 +13,22 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from baselines import METHODS, MethodRow
+from baselines import MethodRow
 from benchmarks import BENCHMARKS, catalog
 from benchmarks.augment import augments
 from benchmarks.data import LanguageOptions
 from benchmarks.errors import InputError, unknown
+from benchmarks.methods import METHODS
 from benchmarks.record import RunKey
 from benchmarks.spec import ModalitySpec, Protocol
+from clcr.api import Method
 from clcr.config import EncoderConfig
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
@@ -104,9 +106,32 @@ def method_row(method: str) -> tuple[MethodRow, str | None]:
 
 
 def load_class(row: MethodRow) -> Any:
-    """The class behind a row of the table (loads torch)."""
+    """The class behind a row of the table (loads torch). InputError where a package's class is not what it says."""
     module, _, name = row.target.partition(":")
-    return getattr(importlib.import_module(module), name)
+    if not row.origin:
+        return getattr(importlib.import_module(module), name)
+    where = f"method {row.name} of package {row.origin}: {row.target}"
+    try:
+        cls = getattr(importlib.import_module(module), name)
+        fault = _fault(cls, row)
+    except Exception as error:  # whatever another's module raises
+        raise InputError(f"{where}: cannot be loaded ({type(error).__name__}: {error}); correct the package") from error
+    if fault:
+        raise InputError(f"{where}: {fault}; correct the package")
+    return cls
+
+
+def _fault(cls: Any, row: MethodRow) -> str:
+    """Where a class falls short of the contract, in words."""
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        return "not a subclass of clcr.api.Method"
+    if not is_dataclass(getattr(cls, "Config", None)):
+        return "Config is not a dataclass"
+    if tuple(cls.VARIANTS) != row.every_variant:
+        return f"VARIANTS are {', '.join(cls.VARIANTS)}, its ROW says {', '.join(row.every_variant)}"
+    for changes in cls.VARIANTS.values():
+        cls.Config(**changes)
+    return ""
 
 
 def protocol_of(key: RunKey) -> Protocol:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from baselines import MethodRow
+from benchmarks.methods import module_file
 from benchmarks.runner.machine import cpu_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,15 +103,49 @@ def provenance(device: torch.device) -> dict[str, Any]:
 @cache
 def git_state() -> tuple[str, bool]:
     """(commit, whether the code differs from it); ("", False) outside a checkout."""
+    return _commit(ROOT, CODE)
+
+
+def _commit(folder: Path, names: Sequence[str]) -> tuple[str, bool]:
     with suppress(OSError, subprocess.CalledProcessError):
-        commit = _git("rev-parse", "HEAD").strip()
-        return commit, bool(_git("status", "--porcelain", "--", *CODE).strip())
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        return commit, bool(_git(folder, "status", "--porcelain", "--", *names).strip())
     return "", False
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def package_state(row: MethodRow) -> dict[str, Any]:
+    """What a record says of a method from another package: its label and citation, and the release, the address and
+    the commit by which others find its code.
+
+    The commit is that of the checkout where the module lies, or the one that pip noted when it installed the package
+    from a repository; "" where neither is known.
+    """
+    name, _, version = row.origin.partition(" ")
+    package = distribution(name)
+    noted = json.loads(package.read_text("direct_url.json") or "{}")
+    commit, dirty = str(noted.get("vcs_info", {}).get("commit_id", "")), False
+    if not commit:
+        commit, dirty = _checkout(row.target.partition(":")[0])
+    addresses = [line.partition(",")[2].strip() for line in package.metadata.get_all("Project-URL") or []]
+    url = noted["url"] if "vcs_info" in noted else next(iter(addresses), "")
+    told = {"label": row.label, "citation": row.citation, "year": row.year, "package": name, "version": version}
+    return {**told, "url": url, "commit": commit, "dirty": dirty}
+
+
+def _checkout(module: str) -> tuple[str, bool]:
+    """As ``git_state``, of the package that a module belongs to; a file that its repository does not hold has none."""
+    path = module_file(module)
+    try:
+        _git(path.parent, "ls-files", "--error-unmatch", "--", path.name)
+    except (OSError, subprocess.CalledProcessError):
+        return "", False
+    top = path.parents[module.count(".")]
+    return _commit(top, [module.partition(".")[0] if "." in module or path.name == "__init__.py" else path.name])
 
 
 @cache

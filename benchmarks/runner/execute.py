@@ -147,16 +147,25 @@ def rules(key: RunKey, options: Options) -> dict[str, Any]:
     return _rules(catalog.spec(key.benchmark), protocol_of(key), row, resolve(key, options.overrides))
 
 
-def _rules(spec: BenchmarkSpec, protocol: Protocol, row: MethodRow, config: RunConfig) -> dict[str, Any]:
+def common_rules(spec: BenchmarkSpec, protocol: Protocol) -> dict[str, Any]:
+    """The part of ``what`` that is the same for every method of a protocol in this version of the suite."""
     described = {
-        "config": config.canonical(),
         "protocol": {name: value for name, value in asdict(protocol).items() if name not in NOT_IN_DIGEST},
         "metrics": {"names": spec.metrics, "main": spec.main_metric},
-        "source_digest": source_digest(row.target.partition(":")[0]),
         "trainer": TRAINER,
     }
     if any(modality.backbone != "none" for modality in protocol.modalities):
         described["encoders_digest"] = source_digest("benchmarks.encoders")
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
+
+
+def _rules(spec: BenchmarkSpec, protocol: Protocol, row: MethodRow, config: RunConfig) -> dict[str, Any]:
+    described = {
+        "config": config.canonical(),
+        "source_digest": source_digest(row.target.partition(":")[0]),
+        **common_rules(spec, protocol),
+    }
     if config.language is not None:  # the same model has the same digest, by whatever name or folder it is read
         described["language_digest"] = model_digest(config.language.model)
     if not config.fitted and config.encoder.checkpoint:
@@ -317,12 +326,15 @@ def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, lo
 
 
 def _beside(run: Setting) -> dict[str, Any]:
-    """What a reader of the record wants beside its digests: the language model's name, the best score of a twin."""
+    """What a reader of the record wants beside its digests: the language model's name, the best score of a twin, where
+    another package's method comes from."""
     ceiling = run.prepared.truth.get("ceiling")
     beside: dict[str, Any] = {} if ceiling is None else {"ceiling": dict(ceiling)}
     problem = catalog.unserved(run.key.benchmark, run.protocol, run.prepared) if run.key.data == "real" else None
     if problem is not None:
         beside["not_official"] = str(problem)
+    if run.row.origin:
+        beside["method"] = environment.package_state(run.row)
     return beside if run.config.language is None else {**beside, "language_model": Path(run.config.language.model).name}
 
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from baselines import METHODS
 from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError, unknown
+from benchmarks.methods import METHODS
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, store
 from benchmarks.runner.costs import Cost, Costs
@@ -179,11 +179,12 @@ def _choose(selection: Selection, cache: Path) -> tuple[dict[str, tuple[Protocol
 
 
 def _methods(asked: Sequence[str], protocol: Protocol) -> list[str]:
-    """The methods of a protocol in table order; a row per modality becomes one for each modality of the protocol."""
+    """The methods of a protocol in table order; a row per modality becomes one for each modality of the protocol. All
+    means those of the suite: what else is installed runs when it is named."""
     found = []
     for row in METHODS.values():
         names = [f"{row.name}_{m.name}" for m in protocol.modalities] if row.per_modality else [row.name]
-        found += [name for name in names if not asked or name in asked or row.name in asked]
+        found += [name for name in names if name in asked or row.name in asked or not (asked or row.origin)]
     return found
 
 

@@ -183,5 +183,5 @@ def test_labels() -> None:
     assert [label(m) for m in ("clcr", "unimodal_audio", "later_method")] == [
         "CLCR",
         "Unimodal (audio)",
-        "later_method",
+        "later_method (external)",
     ]

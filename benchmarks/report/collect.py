@@ -151,11 +151,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Collected:
-    """All runs as one row per run and metric (columns ``COLUMNS``), the groups in table order, and every hole."""
+    """All runs as one row per run and metric (columns ``COLUMNS``), the groups in table order, and every hole.
+
+    records: the newest of each run, in the order of their keys; failed and stale ones, which ``frame`` lacks, too.
+    """
 
     frame: pd.DataFrame
     groups: tuple[Group, ...]
     holes: tuple[Hole, ...]
+    records: tuple[RunRecord, ...] = ()
 
     def of(self, data: str) -> list[Group]:
         """The groups on "real" or on "twin" data."""
@@ -210,7 +214,7 @@ def collect(
         rows.append(table)
         holes.extend(lacks)
     frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
-    return Collected(frame, tuple(groups), tuple(holes))
+    return Collected(frame, tuple(groups), tuple(holes), tuple(newest))
 
 
 def read(folder: Path) -> Iterator[RunRecord]:

@@ -220,3 +220,14 @@ def tost(values: Sequence[float] | Array, constant: float, margin: float, alpha:
     elif low > margin or high < -margin:
         verdict = "not reproduced"
     return Equivalence(n, difference, low, high, p, verdict)
+
+
+def critical_difference(methods: int, benchmarks: int, alpha: float = ALPHA) -> float:
+    """The distance of mean ranks beyond which Nemenyi's test tells two methods apart (Demsar 2006, section 3.2.2).
+
+    For a picture, never for a conclusion: with few benchmarks it is larger than any distance that can occur.
+    """
+    if methods < 2 or benchmarks < 1:
+        raise ValueError(f"ranks need two methods and a benchmark, got {methods} and {benchmarks}")
+    quantile = float(stats.studentized_range.isf(alpha, methods, inf)) / sqrt(2)
+    return quantile * sqrt(methods * (methods + 1) / (6 * benchmarks))

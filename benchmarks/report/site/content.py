@@ -36,7 +36,7 @@ from benchmarks.report.layout import (
     signed,
 )
 from benchmarks.report.site.runs import plain, rows_of
-from benchmarks.report.statistics import critical_difference
+from benchmarks.report.statistics import VERDICTS, critical_difference
 from benchmarks.report.tables import BETTER, WORSE, best_of, overview_order
 
 DISTRIBUTION = "clcr-bench"
@@ -245,15 +245,15 @@ def _summary(groups: Sequence[Group], families: Mapping[Any, Any], published: Ta
     first = sum(OURS in best_of(g.spec.main_metric, _means(g)) for g in ours)
     kind = KINDS[groups[0].key.data]
     lines = [
-        f"{kind}, main metric, {count(len(ours), 'protocol')}: CLCR has the best mean on {first}.",
-        f"Against other rows, after Holm's correction: significantly better {_times(sides[1])}; significantly worse "
-        f"{_times(sides[-1])}; undecided {len(sides[0])}, power too low"
-        + (f"; not tested {untested}." if untested else "."),
+        f"{kind}, main metric of {count(len(ours), 'protocol')}: CLCR has the best mean on {first or 'none'}.",
+        f"{count(len(found), 'comparison')} of CLCR with another row, Holm's correction within each protocol: "
+        f"significantly better in {_times(sides[1])}, significantly worse in {_times(sides[-1])}, undecided in "
+        f"{len(sides[0])} (power too low)" + (f", not tested in {untested}." if untested else "."),
     ]
     if groups[0].key.data == "real" and len(published.frame):
         verdicts = Counter(published.frame["verdict"])
-        told = ", ".join(f"{n} {verdict}" for verdict, n in sorted(verdicts.items()))
-        lines.append(f"Of {count(len(published.frame), 'published number')}: {told}.")
+        told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
+        lines.append(f"{count(len(published.frame), 'published number')}: {told}.")
     return lines
 
 
@@ -262,9 +262,9 @@ def _means(group: Group) -> dict[str, list[float]]:
 
 
 def _times(methods: Sequence[str]) -> str:
-    """How often, and than whom."""
-    names = [label(m) + (f" ({n})" if n > 1 else "") for m, n in sorted(Counter(methods).items(), key=_overview)]
-    return f"{len(methods)}{f' ({listed(names)})' if names else ''}"
+    """How often, and against whom."""
+    names = [label(m) + (f" {n} times" if n > 1 else "") for m, n in sorted(Counter(methods).items(), key=_overview)]
+    return f"{len(methods)}{f' (against {listed(names)})' if names else ''}"
 
 
 def _overview(item: tuple[str, int]) -> tuple[int, str]:

@@ -8,7 +8,7 @@ const drawDetail = () => {
     if (dialog.open) dialog.close();
     return;
   }
-  dialog.replaceChildren(el("div", { class: "bar" }, steps > 1 ? button("Back", () => history.back(), { class: "plain" }) : el("span"), button("Close", closeDetail, { class: "plain" })), ...inner);
+  dialog.replaceChildren(el("div", { class: "bar" }, steps > 1 ? button("Back", () => history.back(), { class: "plain" }) : el("span"), button("Close", closeDetail, { class: "plain" })), ...kept(inner));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 };
@@ -54,7 +54,7 @@ const runTable = (group, row, metric) => {
     el("td", { class: "number" }, epochsOf(run).join(", ") || DASH), el("td", {}, field(run, "digest")?.slice(0, 8) ?? DASH)));
   const names = ["Run", "Status", "Test", "Validation", "Epoch", "Digest"];
   return scroller("Runs", el("table", {}, el("caption", { class: "spoken" }, "Runs of this result"),
-    el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)));
+    el("thead", {}, el("tr", {}, names.map((name, n) => el("th", { scope: "col", class: n > 1 && n < 5 ? "number" : null }, name)))), el("tbody", {}, lines)));
 };
 
 const runDetail = (run) => {
@@ -84,7 +84,7 @@ const scoreTable = (run) => {
   const lines = run.group.metrics.map((metric, n) => el("tr", {}, el("th", { scope: "row" }, DATA.metrics[metric].heading),
     [scoreOf(run, metric), scoreOf(run, metric, "valid"), ...folds.map((fold) => fold?.[n])].map((score) => el("td", { class: "number" }, show(metric, score)))));
   return scroller("Scores", el("table", {}, el("caption", { class: "spoken" }, "Scores of this run"),
-    el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)));
+    el("thead", {}, el("tr", {}, names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name)))), el("tbody", {}, lines)));
 };
 
 const curveFigures = (run) => {
@@ -92,7 +92,7 @@ const curveFigures = (run) => {
   if (!curve) return el("p", { class: "said" }, "None is committed: the method is not trained by epochs, or the run ended before its first one.");
   const score = `${DATA.metrics[curve.metric]?.heading ?? curve.metric}, ${curve.split === "test" ? "TEST" : "validation"} data`;
   const epochs = epochsOf(run);
-  return [el("div", { class: "plots" }, curvePlot("Loss on training data", curve.folds, "loss", epochs), curvePlot(score, curve.folds, "score", epochs)),
+  return [el("div", { class: "plots" }, curvePlot("Loss on training data", curve.folds, "loss", epochs, 1), curvePlot(score, curve.folds, "score", epochs, curve.metric in DATA.metrics ? factor(curve.metric) : 1)),
     el("p", { class: "said" }, `${many(curve.folds.length, "fold")}; the ring is the selected epoch. Rounded, and thinned where long; in full in results/curves.`)];
 };
 
@@ -100,7 +100,7 @@ const selectionFacts = (run) => {
   const said = field(run, "selection") ?? {};
   const values = said.values ?? [said.value];
   const by = said.metric in DATA.metrics ? (value) => show(said.metric, value) : String;
-  return [["Selected by", `${said.metric ?? DASH} on ${run.group.selection === "test" ? "the TEST set" : "validation data"}`],
+  return [["Selected by", `${DATA.metrics[said.metric]?.title ?? said.metric ?? DASH} on ${run.group.selection === "test" ? "the TEST set" : "validation data"}`],
     ["Epoch", epochsOf(run).join(", ") || DASH], ["Value there", values.map(by).join(", ")]];
 };
 

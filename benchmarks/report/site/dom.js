@@ -5,9 +5,10 @@ const fill = (node, props, children) => {
     if (typeof value === "function") node.addEventListener(name, value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...kept(children));
   return node;
 };
+const kept = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 const el = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
 const svg = (tag, props = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);

@@ -13,7 +13,7 @@ const plainTable = (sheet) => {
   const doubled = sheet.columns.map((_, n) => rows.some((row) => row.cells[n].sub));
   const title = (column) => [column.over?.title, column.title].filter(Boolean).join(": ");
   const columns = sheet.columns.flatMap((column, n) =>
-    (doubled[n] ? [title(column), `${DATA.ourLabel} − row [95 % interval]`] : [title(column)]));
+    (doubled[n] ? [title(column), column.below ?? `${DATA.ourLabel} − row [95 % interval]`] : [title(column)]));
   const told = (cell) => ({ text: [cell.text, cell.mark, cell.flag].filter(Boolean).join(" "), bold: cell.bold });
   const cells = rows.map((row) => row.cells.flatMap((cell, n) =>
     (doubled[n] ? [told(cell), { text: cell.plainSub ?? DASH }] : [told(cell)])));

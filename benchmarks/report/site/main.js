@@ -68,7 +68,8 @@ const drawControls = () => {
   const search = el("input", { type: "search", name: "q", value: state.q, placeholder: "method, benchmark, metric", input: (event) => update({ q: event.target.value }) });
   const status = el("select", { name: "status", change: (event) => update({ status: event.target.value }) },
     ["", ...STATUSES].map((name) => el("option", { value: name, selected: state.status === name }, name || "any")));
-  byId("controls").replaceChildren(...[
+  byId("filters").hidden = state.view === "about";
+  byId("controls").replaceChildren(...kept([
     uses("q") && el("label", { class: "block" }, "Search", search),
     uses("complete") && flag("complete", COMPLETE[state.view]),
     uses("gaps") && flag("gaps", "Differences and intervals"),
@@ -77,7 +78,7 @@ const drawControls = () => {
     uses("metric") && ticksOf("metric", "Metrics", state.view === "published" ? "None ticked: all." : "None ticked: the main one of each.", metric),
     uses("method") && ticksOf("method", "Methods", "None ticked: all.", method),
     button("Reset filters", () => { update({ ...DEFAULTS, data: state.data, view: state.view }, true); drawControls(); }, { "data-key": "reset" }),
-  ].filter(Boolean));
+  ]));
   refocus(focus);
 };
 
@@ -92,7 +93,7 @@ const drawMain = () => {
   const body = state.view === "plots" ? drawPlots() : view.sheets().map(drawSheet);
   byId("content").replaceChildren(drawDownloads(),
     ...(view.intro ?? []).map((said) => el("p", { class: "said" }, said)),
-    ...(state.view === "about" ? [drawDigest()] : []), ...body.filter(Boolean));
+    ...(state.view === "about" ? [drawDigest()] : []), ...kept(body));
 };
 
 // The digest in the head, computed again from what is embedded, where the browser offers it.

@@ -1,6 +1,6 @@
 // Pictures of the embedded numbers, drawn as SVG: seeds, differences, mean ranks, cost, learning curves.
 const WIDTH = 460;
-const LEFT = 122;
+const LEFT = 136;
 const ROW_HEIGHT = 22;
 
 const scale = ([low, high], [from, to]) => (value) => from + ((value - low) / (high - low || 1)) * (to - from);
@@ -10,7 +10,7 @@ const extent = (values, room = 0.06) => {
   const margin = (high - low || Math.abs(high) || 1) * room;
   return [low - margin, high + margin];
 };
-const ticks = ([low, high], wanted = 4) => {
+const ticks = ([low, high], wanted = 5) => {
   const raw = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= raw);
@@ -68,7 +68,7 @@ const forestPlot = (group, metric) => {
   const rows = plotted(group, metric).filter((row) => isNumber(row.cells[metric].difference));
   if (!rows.length) return null;
   const by = factor(metric);
-  const right = WIDTH - 132;
+  const right = WIDTH - 156;
   const domain = extent([0, ...rows.flatMap((row) => [row.cells[metric].low * by, row.cells[metric].high * by])]);
   const x = scale(domain, [LEFT, right]);
   const height = rows.length * ROW_HEIGHT + 44;
@@ -111,8 +111,8 @@ const costPlot = (group, metric) => {
     text(WIDTH - 102, place + 4, row.label, { class: row.method === DATA.ours ? "label ours" : "label" }),
   ]);
   const alt = points.map((point) => `${point.row.label} ${point.x.toPrecision(3)} s, ${tickText(Number(point.y.toPrecision(4)))}`).join("; ");
-  return figure("Cost against score", `Mean time of a run against ${DATA.metrics[metric].title}: ${alt}.`, height, [axes, marks],
-    `${DATA.metrics[metric].heading}; seeds that trained together share their program's time`);
+  return figure(group.name, `Mean time of a run against ${DATA.metrics[metric].title}: ${alt}.`, height, [axes, marks],
+    `${DATA.metrics[metric].heading}, mean over seeds; seeds that trained together share their program's time`);
 };
 
 // Labels in the order of their points, at least so far apart, as near to them as that allows.
@@ -158,18 +158,19 @@ const drawPlots = () => {
   const ranks = DATA.ranks[state.data].map(rankPlot);
   const rows = columns.map(({ group, metric }) => el(
     "section", { class: "sheet" }, el("h2", {}, `${group.name}: ${DATA.metrics[metric].title}`), el("p", { class: "said" }, group.brief.join("; "), "."),
-    plotted(group, metric).length ? el("div", { class: "plots" }, forestPlot(group, metric), stripPlot(group, metric), costPlot(group, metric))
+    plotted(group, metric).length ? el("div", { class: "plots" }, forestPlot(group, metric), stripPlot(group, metric))
       : el("p", { class: "empty" }, "Nothing here fits the filters."),
   ));
-  return [...rows, ranks.length ? el("section", { class: "sheet" }, el("h2", {}, "Critical difference"), el("div", { class: "plots wide" }, ranks)) : null];
+  const costs = columns.map(({ group, metric }) => costPlot(group, metric));
+  return [...rows, el("section", { class: "sheet" }, el("h2", {}, "Cost against score"), el("div", { class: "plots" }, costs)), ranks.length ? el("section", { class: "sheet" }, el("h2", {}, "Critical difference"), el("div", { class: "plots wide" }, ranks)) : null];
 };
 
 // A learning curve: one line a fold; a ring where the epoch was selected.
-const curvePlot = (title, folds, name, epochs) => {
+const curvePlot = (title, folds, name, epochs, by) => {
   const width = 340;
   const height = 170;
   const at = folds.map((fold) => fold.epochs ?? fold[name].map((_, n) => n + 1));
-  const values = folds.flatMap((fold) => fold[name]).filter(isNumber);
+  const values = folds.flatMap((fold) => fold[name]).filter(isNumber).map((value) => value * by);
   if (!values.length) return null;
   const domain = extent(values);
   const last = Math.max(...at.flat());
@@ -179,10 +180,10 @@ const curvePlot = (title, folds, name, epochs) => {
     [1, last].map((epoch) => text(x(epoch), height - 17, String(epoch), { class: "tick", "text-anchor": "middle" })),
     text((48 + width) / 2, height - 4, "epoch", { class: "axis", "text-anchor": "middle" })];
   const marks = folds.map((fold, n) => {
-    const points = at[n].map((epoch, k) => `${x(epoch).toFixed(1)},${y(fold[name][k]).toFixed(1)}`).join(" ");
+    const points = at[n].map((epoch, k) => `${x(epoch).toFixed(1)},${y(fold[name][k] * by).toFixed(1)}`).join(" ");
     const k = at[n].indexOf(epochs[n]);
     return [svg("polyline", { points, class: "curve" }),
-      k >= 0 ? svg("circle", { cx: x(epochs[n]), cy: y(fold[name][k]), r: 4, class: "ring" }) : null];
+      k >= 0 ? svg("circle", { cx: x(epochs[n]), cy: y(fold[name][k] * by), r: 4, class: "ring" }) : null];
   });
   return figure(title, `${title} over ${last} epochs, ${many(folds.length, "fold")}, selected: ${epochs.join(", ")}.`, height, [axes, marks], null, width);
 };

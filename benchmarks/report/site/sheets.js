@@ -2,6 +2,7 @@
 // column: {id, title, numeric, first: the direction of the first click, over: {title, brief} of several columns}
 // row: {head, cells, records, ours, foot}; cell: {text, sort, sub, mark, bold, open, tone, missing}
 const PAGE_ROWS = 100;
+const SHORT = 32; // characters of a text that is not broken over lines
 const collator = new Intl.Collator("en", { numeric: true });
 
 const compare = (a, b) => {
@@ -68,7 +69,7 @@ const drawCell = (cell, column) => {
   ];
   const open = cell.open && (() => update({ open: cell.open }, true));
   const held = open ? el("button", { type: "button", class: "cell", click: open, "data-key": `open ${cell.open}` }, inner) : inner;
-  const kind = [column.numeric && "number", cell.missing && "missing", cell.tone].filter(Boolean).join(" ");
+  const kind = [column.numeric && "number", cell.missing && "missing", cell.tone, cell.text.length <= SHORT && "short"].filter(Boolean).join(" ");
   return el("td", { class: kind || null }, held);
 };
 

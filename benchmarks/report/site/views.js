@@ -125,7 +125,7 @@ const tableRow = (section, group, texts, record) => {
   const method = record?.method ?? BY_LABEL.get(texts[0]);
   const path = group && record?.variant && ROW.has(rowPath(group, method, record.variant))
     ? `cell:${rowPath(group, method, record.variant)}/${record.metric ?? group.main}` : null;
-  const cells = texts.map((text, n) => ({ text, sort: sortKey(text), tone: toneOf(section.columns[n], text), missing: text === DASH,
+  const cells = texts.map((text, n) => ({ text, sort: sortKey(text), tone: text === DASH ? "quiet" : toneOf(section.columns[n], text),
     open: n === 0 ? path : null }));
   return { cells, record, method, records: record ? [record] : undefined, ours: method === DATA.ours && record?.variant === FULL };
 };
@@ -166,7 +166,7 @@ const runRow = (run) => {
     cells: [
       { text: row.label, sort: row.label, open: `run:${run.path}` },
       { text: run.status, sort: run.status, tone: run.status === "done" ? "quiet" : "bad", flag: value("error") ? value("error").slice(0, 60) : null },
-      { text: `${group.title}, ${group.protocol}, ${group.profile}`, sort: group.id },
+      { text: group.title, sort: group.id, sub: `${group.protocol}, ${group.profile}`, plainSub: `${group.protocol}, ${group.profile}` },
       { text: row.variant, sort: row.variant },
       { text: String(run.seed), sort: run.seed },
       number(scoreOf(run, metric), (x) => `${DATA.metrics[metric].title} ${show(metric, x)}`),
@@ -193,7 +193,7 @@ const runRecord = (run) => {
 };
 
 const runSheets = () => {
-  const columns = RUN_COLUMNS.map(([id, title, numeric = false, first = "up"]) => ({ id, title, numeric, first }));
+  const columns = RUN_COLUMNS.map(([id, title, numeric = false, first = "up"]) => ({ id, title, numeric, first, below: "Protocol, profile" }));
   const found = runsHere();
   const count = STATUSES.map((status) => [found.filter((run) => run.status === status).length, status]).filter(([n]) => n);
   const said = [`${many(found.length, "run")}: ${count.map(([n, status]) => `${n.toLocaleString("en")} ${status}`).join(", ") || "none"}.`,
@@ -215,7 +215,7 @@ const simpleSheet = (title, columns, lines, said = []) => ({
   rows: lines.map((line) => ({ cells: line.map((value) => ({ text: String(value ?? DASH), sort: sortKey(String(value ?? DASH)) })) })),
 });
 
-const describe = (value) => (value !== null && typeof value === "object"
+const describe = (value) => (Array.isArray(value) ? value.map(describe).join(", ") : value !== null && typeof value === "object"
   ? Object.entries(value).map(([name, inner]) => `${name} ${describe(inner)}`).join(", ") : String(value));
 
 const aboutSheets = () => [
@@ -223,8 +223,9 @@ const aboutSheets = () => [
     DATA.files.map((file) => [file.path, file.bytes.toLocaleString("en"), file.sha256]),
     ["Below the results folder of the checkout; the same files give the same page, byte for byte."]),
   simpleSheet("Versions of the data", ["Benchmark", "Data digest", "Samples", "Licence", "Citation"],
-    groupsHere().map((group) => [group.name, group.data_digests.join(", "),
-      Object.entries(group.counts).map(([split, n]) => `${n.toLocaleString("en")} ${split}`).join(", ") || DASH, group.licence, group.citation])),
+    groupsHere().map((group) => [group.name, group.data_digests.map((digest) => digest.slice(0, 12)).join(", "),
+      Object.entries(group.counts).map(([split, n]) => `${n.toLocaleString("en")} ${split}`).join(", ") || DASH, group.licence, group.citation]),
+    ["First digits of the digests of the prepared files; more than one where seeds read different files. In full in each run."]),
   simpleSheet("Environments of the runs", ["Runs", "Commit", "State", "Device", "Versions", "Further"],
     environments().map(({ n, commit, dirty, device, versions, ...further }) =>
       [n, commit ?? "unknown", dirty === false ? "clean" : dirty ? "changed files" : "unknown", device ?? "unknown", describe(versions ?? {}), describe(further)])),

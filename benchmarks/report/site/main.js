@@ -65,7 +65,7 @@ const tick = (list) => {
 const drawControls = () => {
   const focus = focused();
   const { benchmark, metric, method } = choices();
-  const search = el("input", { type: "search", name: "q", value: state.q, placeholder: "method, benchmark, metric", input: (event) => update({ q: event.target.value }) });
+  const search = el("input", { type: "search", name: "q", value: state.q, placeholder: "any words", input: (event) => update({ q: event.target.value }) });
   const status = el("select", { name: "status", change: (event) => update({ status: event.target.value }) },
     ["", ...STATUSES].map((name) => el("option", { value: name, selected: state.status === name }, name || "any")));
   byId("filters").hidden = state.view === "about";

@@ -1,4 +1,4 @@
-"""What the page says apart from single runs: all of it comes from the tables of the report, nothing is computed anew."""
+"""What the page says apart from single runs: it comes from the tables of the report, nothing is computed anew."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from benchmarks.report.compare import Contrast, against_ours, in_words
 from benchmarks.report.layout import (
     DATA,
     KINDS,
-    WINS,
     LOSES,
+    WINS,
     Section,
     Table,
     count,
@@ -63,8 +63,10 @@ def content(out: Path, collected: Collected, tables: Sequence[Table]) -> dict[st
         "intro": named["main"].intro,
         "metrics": {name: _metric(name) for name in METRICS},
         "methods": _methods(collected),
-        "groups": [{**_group(group, families[group.key], named["main"]), "data_digests": versions[group.key]}
-            for group in collected.groups],
+        "groups": [
+            {**_group(group, families[group.key], named["main"]), "data_digests": versions[group.key]}
+            for group in collected.groups
+        ],
         "tables": {name: _table(named[name], collected) for name in AS_TABLES},
         "summary": {kind: _summary(collected.of(kind), families, named["published"]) for kind in DATA},
         "ranks": {kind: list(_ranks(collected.of(kind))) for kind in DATA},
@@ -190,7 +192,7 @@ def _values(group: Group, row: Row, metric: str) -> list[float]:
 def _cell(group: Group, row: Row, metric: str, contrast: Contrast | None) -> dict[str, Any]:
     """One result: the numbers for sorting and drawing, the texts as the tables print them."""
     values = _values(group, row, metric)
-    cell = {
+    cell: dict[str, Any] = {
         "n": len(values),
         "mean": float(np.mean(values)),
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,

@@ -15,8 +15,9 @@ from benchmarks.record import RunKey, RunRecord
 from benchmarks.report.collect import Collected, Group, GroupKey, Row
 
 LONGEST = 4000  # characters of one text of a record, such as an error
-POINTS = 60  # of one learning curve; the selected epoch is always among them
-DIGITS = 4  # of what is only looked at: losses, curves, diagnostics
+POINTS = 50  # of one learning curve; the selected epoch is always among them
+CURVE_DIGITS = 3  # significant ones, of what is only drawn
+DIGITS = 4  # of times and diagnostics
 SCORE_DIGITS = 6  # of scores by fold and on validation data; those of the test split are kept in full
 MOMENTS = ("started_at", "finished_at")
 NOT_ENVIRONMENT = (*MOMENTS, "together", "ceiling")
@@ -59,12 +60,13 @@ def plain(value: object) -> Any:
 
 def rounded(value: object, digits: int) -> Any:
     """As ``plain``, with every number to so many significant digits."""
-    known = plain(value)
-    if isinstance(known, dict):
-        return {name: rounded(item, digits) for name, item in known.items()}
-    if isinstance(known, list):
-        return [rounded(item, digits) for item in known]
-    return float(f"{known:.{digits}g}") if isinstance(known, float) else known
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): rounded(item, digits) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return plain(value)
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,12 @@ def _thin(course: Course, chosen: object) -> dict[str, Any]:
     last = len(course.loss)
     kept = set(range(1, last + 1))
     if last > POINTS:
-        kept = {1 + round(step * (last - 1) / (POINTS - 1)) for step in range(POINTS)} | ({chosen} & kept)
+        kept = {1 + round(step * (last - 1) / (POINTS - 1)) for step in range(POINTS)} | {
+            epoch for epoch in kept if epoch == chosen
+        }
     epochs = sorted(kept)
     thin = {
-        "loss": rounded([course.loss[epoch - 1] for epoch in epochs], DIGITS),
-        "score": rounded([course.score[epoch - 1] for epoch in epochs], DIGITS),
+        "loss": rounded([course.loss[epoch - 1] for epoch in epochs], CURVE_DIGITS),
+        "score": rounded([course.score[epoch - 1] for epoch in epochs], CURVE_DIGITS),
     }
     return thin if len(epochs) == last else {"epochs": epochs, **thin}

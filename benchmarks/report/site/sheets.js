@@ -1,7 +1,7 @@
 // A sheet is a table before it is drawn or downloaded: {title, facts, notes, columns, rows}.
 // column: {id, title, numeric, first: the direction of the first click, over: {title, brief} of several columns}
-// row: {head, cells, records, ours, foot}; cell: {text, sort, sub, mark, bold, open, tone, missing}
-const PAGE_ROWS = 100;
+// row: {cells, records, ours, foot}, and sortKey(column) where cells are only made when they are seen; cell: {text, sort, sub, mark, bold, open, tone, missing}
+const PAGE_ROWS = 50;
 const SHORT = 32; // characters of a text that is not broken over lines
 const collator = new Intl.Collator("en", { numeric: true });
 
@@ -19,10 +19,12 @@ const sorting = (sheet) => {
 const sorted = (sheet) => {
   const { column, down } = sorting(sheet);
   if (column < 0) return sheet.rows;
-  const key = (row) => row.cells[column].sort ?? null;
+  const key = (row) => (row.sortKey ? row.sortKey(column) : row.cells[column].sort) ?? null;
   const body = sheet.rows.filter((row) => !row.foot);
-  const known = body.filter((row) => key(row) !== null).sort((a, b) => (down ? -1 : 1) * compare(key(a), key(b)));
-  return [...known, ...body.filter((row) => key(row) === null), ...sheet.rows.filter((row) => row.foot)];
+  const keyed = body.map((row) => ({ row, by: key(row) }));
+  const known = keyed.filter(({ by }) => by !== null).sort((a, b) => (down ? -1 : 1) * compare(a.by, b.by));
+  const rows = [...known, ...keyed.filter(({ by }) => by === null)].map(({ row }) => row);
+  return [...rows, ...sheet.rows.filter((row) => row.foot)];
 };
 
 // First click: the better way round; second: the other; third: back to the order of the tables.

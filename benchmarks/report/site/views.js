@@ -139,11 +139,27 @@ const keepsRow = (name, section, { cells, record, method }) => {
   return holds([section.title, method ?? "", ...cells.map((cell) => cell.text)].join(" "), words());
 };
 
+// Column by column: what it is sorted by, and the cell, which is only made for the rows of the present page.
+const plainNumber = (by, text) => [by, (run) => ({ text: isNumber(by(run)) ? text(by(run), run) : DASH })];
 const RUN_COLUMNS = [
-  ["run", "Run"], ["status", "Status"], ["benchmark", "Benchmark"], ["variant", "Variant"], ["seed", "Seed", true],
-  ["score", "Main metric, test", true, "down"], ["valid", "Validation", true, "down"], ["epoch", "Epoch", true],
-  ["time", "Time (s)", true], ["memory", "Memory (MiB)", true], ["parameters", "Parameters", true], ["digest", "Digest"],
-];
+  { id: "run", title: "Run", of: [(run) => run.row.label, (run) => ({ text: run.row.label, open: `run:${run.path}` })] },
+  { id: "status", title: "Status", of: [(run) => run.status, (run) => ({ text: run.status, tone: run.status === "done" ? "quiet" : "bad",
+    flag: field(run, "error")?.slice(0, 60) })] },
+  { id: "benchmark", title: "Benchmark", of: [(run) => run.group.id, (run) => {
+    const place = `${run.group.protocol}, ${run.group.profile}`;
+    return { text: run.group.title, sub: place, plainSub: place };
+  }] },
+  { id: "variant", title: "Variant", of: [(run) => run.row.variant, (run) => ({ text: run.row.variant })] },
+  { id: "seed", title: "Seed", of: plainNumber((run) => run.seed, String) },
+  { id: "score", title: "Main metric, test", first: "down", of: plainNumber((run) => scoreOf(run, run.group.main),
+    (x, { group }) => `${DATA.metrics[group.main].title} ${show(group.main, x)}`) },
+  { id: "valid", title: "Validation", first: "down", of: plainNumber((run) => scoreOf(run, run.group.main, "valid"), (x, { group }) => show(group.main, x)) },
+  { id: "epoch", title: "Epoch", of: [(run) => epochsOf(run)[0] ?? null, (run) => ({ text: epochsOf(run).join(", ") || DASH })] },
+  { id: "time", title: "Time (s)", of: plainNumber((run) => field(run, "time_s"), (x) => x.toFixed(1)) },
+  { id: "memory", title: "Memory (MiB)", of: plainNumber((run) => field(run, "peak_memory_bytes"), (x) => (x / 2 ** 20).toFixed(0)) },
+  { id: "parameters", title: "Parameters", of: plainNumber((run) => field(run, "n_parameters"), (x) => x.toLocaleString("en")) },
+  { id: "digest", title: "Digest", of: [(run) => field(run, "digest"), (run) => ({ text: field(run, "digest")?.slice(0, 8) ?? DASH })] },
+].map((column) => ({ ...column, numeric: ["seed", "score", "valid", "epoch", "time", "memory", "parameters"].includes(column.id), below: "Protocol, profile" }));
 const runText = (run) => `${methodText(run.row.method)} ${run.row.variant} ${groupText(run.group)} ${metricText(run.group.main)} ` +
   `seed ${run.seed} ${run.status} ${field(run, "digest") ?? ""} ${field(run, "error") ?? ""}`;
 
@@ -154,31 +170,11 @@ const runsHere = () => {
     (!terms.length || holds(runText(run), terms)));
 };
 
-const runRow = (run) => {
-  const { group, row } = run;
-  const value = (name) => field(run, name);
-  const number = (x, text) => ({ text: isNumber(x) ? text(x) : DASH, sort: isNumber(x) ? x : null });
-  const metric = group.main;
-  const epochs = epochsOf(run);
-  return {
-    ours: false,
-    get records() { return [runRecord(run)]; },
-    cells: [
-      { text: row.label, sort: row.label, open: `run:${run.path}` },
-      { text: run.status, sort: run.status, tone: run.status === "done" ? "quiet" : "bad", flag: value("error") ? value("error").slice(0, 60) : null },
-      { text: group.title, sort: group.id, sub: `${group.protocol}, ${group.profile}`, plainSub: `${group.protocol}, ${group.profile}` },
-      { text: row.variant, sort: row.variant },
-      { text: String(run.seed), sort: run.seed },
-      number(scoreOf(run, metric), (x) => `${DATA.metrics[metric].title} ${show(metric, x)}`),
-      number(scoreOf(run, metric, "valid"), (x) => show(metric, x)),
-      { text: epochs.join(", ") || DASH, sort: epochs[0] ?? null },
-      number(value("time_s"), (x) => x.toFixed(1)),
-      number(value("peak_memory_bytes"), (x) => (x / 2 ** 20).toFixed(0)),
-      number(value("n_parameters"), (x) => x.toLocaleString("en")),
-      { text: value("digest")?.slice(0, 8) ?? DASH, sort: value("digest") },
-    ],
-  };
-};
+const runRow = (run) => ({
+  sortKey: (column) => RUN_COLUMNS[column].of[0](run),
+  get cells() { return RUN_COLUMNS.map((column) => column.of[1](run)); },
+  get records() { return [runRecord(run)]; },
+});
 
 const runRecord = (run) => {
   const { group, row } = run;
@@ -193,12 +189,11 @@ const runRecord = (run) => {
 };
 
 const runSheets = () => {
-  const columns = RUN_COLUMNS.map(([id, title, numeric = false, first = "up"]) => ({ id, title, numeric, first, below: "Protocol, profile" }));
   const found = runsHere();
   const count = STATUSES.map((status) => [found.filter((run) => run.status === status).length, status]).filter(([n]) => n);
   const said = [`${many(found.length, "run")}: ${count.map(([n, status]) => `${n.toLocaleString("en")} ${status}`).join(", ") || "none"}.`,
     "One line a run; open it for its configuration, environment, learning curves, digests and errors. Scores of different metrics do not compare."];
-  return [{ title: `${DATA.kinds[state.data]}: runs`, columns, rows: found.map(runRow), facts: said }];
+  return [{ title: `${DATA.kinds[state.data]}: runs`, columns: RUN_COLUMNS, rows: found.map(runRow), facts: said }];
 };
 
 const environments = () => {

@@ -34,7 +34,9 @@ def missing() -> str:
 
 def chromium() -> str | None:
     """The browser's executable."""
-    return next((found for name in (os.environ.get("CHROMIUM", ""), *NAMES) if name and (found := shutil.which(name))), None)
+    return next(
+        (found for name in (os.environ.get("CHROMIUM", ""), *NAMES) if name and (found := shutil.which(name))), None
+    )
 
 
 class Browser:
@@ -107,7 +109,11 @@ def send(address: str, body: Mapping[str, Any] | None = None, method: str | None
 
 @contextmanager
 def browser(
-    downloads: Path, width: int = 1400, height: int = 1000, emulate: Mapping[str, Any] | None = None, flags: tuple[str, ...] = ()
+    downloads: Path,
+    width: int = 1400,
+    height: int = 1000,
+    emulate: Mapping[str, Any] | None = None,
+    flags: tuple[str, ...] = (),
 ) -> Iterator[Browser]:
     """A fresh browser with an empty profile. emulate: device metrics, for windows narrower than a desktop's."""
     with socket.socket() as free:
@@ -122,8 +128,14 @@ def browser(
         }
         if emulate:
             options["mobileEmulation"] = {"deviceMetrics": dict(emulate)}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        driver = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         session = ""
         try:
             await_driver(address)

@@ -46,7 +46,8 @@ def build(
     only: one of ``MAKERS`` or None, which is all that there is. partial: show tables that lack results and name in
     each section what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise
     ``collect.Incomplete`` (an InputError) that lists them, and no file is touched. select: the runs to look at.
-    stale: runs whose record no longer fits today's code or data. Published numbers are read from <out>/published.yaml, else from the project's.
+    stale: runs whose record no longer fits today's code or data. Published numbers are read from
+    <out>/published.yaml, else from the project's.
     """
     if only is not None and only not in MAKERS:
         raise InputError(f"--only {only}: unknown part; known: {', '.join(MAKERS)}")

@@ -121,8 +121,8 @@ def _group(group: Group, families: Mapping[str, Mapping[str, Contrast]], main: T
         "protocol": key.protocol,
         "data": key.data,
         "profile": key.profile,
-        "title": spec.title,
-        "name": name_of(group),
+        "title": f"{spec.title} (synthetic)" if group.synthetic else spec.title,
+        "name": _name(group),
         "brief": _brief(group, families[spec.main_metric]),
         "selection": protocol.selection,
         "main": spec.main_metric,
@@ -140,6 +140,11 @@ def _group(group: Group, families: Mapping[str, Mapping[str, Contrast]], main: T
         "holes": [hole.why for hole in group.holes if not hole.method],
         "rows": _rows(group, families),
     }
+
+
+def _name(group: Group) -> str:
+    """A group's name where it stands alone: a synthetic one says so."""
+    return f"{KINDS['twin']}: {name_of(group)}" if group.synthetic else name_of(group)
 
 
 def _brief(group: Group, found: Mapping[str, Contrast]) -> list[str]:
@@ -281,7 +286,7 @@ def _ranks(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
         if len(several) > 1 and len(ranks) > 1:
             yield {
                 "profile": profile,
-                "groups": [name_of(group) for group in several],
+                "groups": [_name(group) for group in several],
                 "ranks": [[label(method), method, rank] for method, rank in ranks.items()],
                 "critical": critical_difference(len(ranks), len(several)),
             }

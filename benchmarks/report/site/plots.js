@@ -97,18 +97,18 @@ const costPlot = (group, metric) => {
   const height = 240;
   const across = extent(points.map((point) => Math.log10(point.x)), 0.08);
   const up = extent(points.map((point) => point.y), 0.1);
-  const x = scale(across, [46, WIDTH - 110]);
+  const x = scale(across, [46, WIDTH - 134]);
   const y = scale(up, [height - 40, 10]);
   const seconds = [1, 2, 5].flatMap((n) => [-2, -1, 0, 1, 2, 3, 4, 5].map((power) => n * 10 ** power))
     .filter((value) => Math.log10(value) >= across[0] && Math.log10(value) <= across[1]);
-  const axes = [ticks(up).map((value) => [line(46, y(value), WIDTH - 110, y(value), "grid"), text(40, y(value) + 4, tickText(value), { class: "tick", "text-anchor": "end" })]),
+  const axes = [ticks(up).map((value) => [line(46, y(value), WIDTH - 134, y(value), "grid"), text(40, y(value) + 4, tickText(value), { class: "tick", "text-anchor": "end" })]),
     seconds.map((value) => text(x(Math.log10(value)), height - 22, tickText(value), { class: "tick", "text-anchor": "middle" })),
-    text((46 + WIDTH - 110) / 2, height - 5, "mean time of a run (s, logarithmic)", { class: "axis", "text-anchor": "middle" })];
+    text((46 + WIDTH - 134) / 2, height - 5, "mean time of a run (s, logarithmic)", { class: "axis", "text-anchor": "middle" })];
   const labels = spread(points.map((point) => ({ ...point, at: y(point.y) })), 13);
   const marks = labels.map(({ row, x: time, at, place }) => [
     svg("circle", { cx: x(Math.log10(time)), cy: at, r: 4.2, class: row.method === DATA.ours ? "dot solid ours" : "dot solid" }),
-    line(x(Math.log10(time)) + 5, at, WIDTH - 106, place, "leader"),
-    text(WIDTH - 102, place + 4, row.label, { class: row.method === DATA.ours ? "label ours" : "label" }),
+    line(x(Math.log10(time)) + 5, at, WIDTH - 130, place, "leader"),
+    text(WIDTH - 126, place + 4, row.label, { class: row.method === DATA.ours ? "label ours" : "label" }),
   ]);
   const alt = points.map((point) => `${point.row.label} ${point.x.toPrecision(3)} s, ${tickText(Number(point.y.toPrecision(4)))}`).join("; ");
   return figure(group.name, `Mean time of a run against ${DATA.metrics[metric].title}: ${alt}.`, height, [axes, marks],
@@ -162,7 +162,7 @@ const drawPlots = () => {
       : el("p", { class: "empty" }, "Nothing here fits the filters."),
   ));
   const costs = columns.map(({ group, metric }) => costPlot(group, metric));
-  return [...rows, el("section", { class: "sheet" }, el("h2", {}, "Cost against score"), el("div", { class: "plots" }, costs)), ranks.length ? el("section", { class: "sheet" }, el("h2", {}, "Critical difference"), el("div", { class: "plots wide" }, ranks)) : null];
+  return [...rows, el("section", { class: "sheet" }, el("h2", {}, announced("Cost against score")), el("div", { class: "plots" }, costs)), ranks.length ? el("section", { class: "sheet" }, el("h2", {}, announced("Critical difference")), el("div", { class: "plots wide" }, ranks)) : null];
 };
 
 // A learning curve: one line a fold; a ring where the epoch was selected.

@@ -193,9 +193,8 @@ def _thin(course: Course, chosen: object) -> dict[str, Any]:
     last = len(course.loss)
     kept = set(range(1, last + 1))
     if last > POINTS:
-        kept = {1 + round(step * (last - 1) / (POINTS - 1)) for step in range(POINTS)} | {
-            epoch for epoch in kept if epoch == chosen
-        }
+        even = {1 + round(step * (last - 1) / (POINTS - 1)) for step in range(POINTS)}
+        kept = even | {epoch for epoch in kept if epoch == chosen}
     epochs = sorted(kept)
     thin = {
         "loss": rounded([course.loss[epoch - 1] for epoch in epochs], CURVE_DIGITS),

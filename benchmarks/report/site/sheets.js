@@ -82,6 +82,10 @@ const drawRow = (sheet) => (row) => {
   return el("tr", { class: row.ours ? "ours" : null }, first, cells.map((cell, n) => drawCell(cell, sheet.columns[n + 1])));
 };
 
+// A committed table is titled by its benchmark alone; on a page of synthetic data every title says so.
+const announced = (title) =>
+  (state.data === "twin" && !title.startsWith("Synthetic") ? `${DATA.kinds.twin}: ${title}` : title);
+
 const drawSheet = (sheet) => {
   const rows = sorted(sheet);
   const foot = rows.filter((row) => row.foot);
@@ -91,10 +95,10 @@ const drawSheet = (sheet) => {
   const seen = paged ? body.slice(start, start + PAGE_ROWS) : body;
   return el(
     "section", { class: "sheet" },
-    sheet.title && el("h2", {}, sheet.title),
+    sheet.title && el("h2", {}, announced(sheet.title)),
     sheet.facts?.length ? el("p", { class: "said" }, sheet.facts.join(" ")) : null,
     rows.length
-      ? scroller(sheet.title, el("table", {}, el("caption", { class: "spoken" }, sheet.caption ?? sheet.title),
+      ? scroller(sheet.title, el("table", {}, el("caption", { class: "spoken" }, announced(sheet.title)),
         drawHead(sheet), el("tbody", {}, seen.map(drawRow(sheet))), foot.length ? el("tfoot", {}, foot.map(drawRow(sheet))) : null))
       : el("p", { class: "empty" }, sheet.empty ?? "Nothing here fits the filters."),
     paged ? drawPager(body.length, start) : null,

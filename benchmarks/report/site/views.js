@@ -156,10 +156,8 @@ const RUN_COLUMNS = [
   { id: "valid", title: "Validation", first: "down", of: plainNumber((run) => scoreOf(run, run.group.main, "valid"), (x, { group }) => show(group.main, x)) },
   { id: "epoch", title: "Epoch", of: [(run) => epochsOf(run)[0] ?? null, (run) => ({ text: epochsOf(run).join(", ") || DASH })] },
   { id: "time", title: "Time (s)", of: plainNumber((run) => field(run, "time_s"), (x) => x.toFixed(1)) },
-  { id: "memory", title: "Memory (MiB)", of: plainNumber((run) => field(run, "peak_memory_bytes"), (x) => (x / 2 ** 20).toFixed(0)) },
-  { id: "parameters", title: "Parameters", of: plainNumber((run) => field(run, "n_parameters"), (x) => x.toLocaleString("en")) },
   { id: "digest", title: "Digest", of: [(run) => field(run, "digest"), (run) => ({ text: field(run, "digest")?.slice(0, 8) ?? DASH })] },
-].map((column) => ({ ...column, numeric: ["seed", "score", "valid", "epoch", "time", "memory", "parameters"].includes(column.id), below: "Protocol, profile" }));
+].map((column) => ({ ...column, numeric: ["seed", "score", "valid", "epoch", "time"].includes(column.id), below: "Protocol, profile" }));
 const runText = (run) => `${methodText(run.row.method)} ${run.row.variant} ${groupText(run.group)} ${metricText(run.group.main)} ` +
   `seed ${run.seed} ${run.status} ${field(run, "digest") ?? ""} ${field(run, "error") ?? ""}`;
 

@@ -68,7 +68,9 @@ def page(session: tuple[Browser, Path], site: Path) -> Iterator[Browser]:
     yield found
     assert [entry["message"] for entry in found.logs("browser") if entry["level"] != "DEBUG"] == []
     events = [json.loads(entry["message"])["message"] for entry in found.logs("performance")]
-    asked = {e["params"]["request"]["url"].split("#")[0] for e in events if e["method"] == "Network.requestWillBeSent"}
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    mine = [said for said in sent if not said["documentURL"].startswith("chrome:")]  # not the empty tab of the start
+    asked = {said["request"]["url"].split("#")[0] for said in mine}
     assert site.as_uri() in asked
     assert asked <= {site.as_uri(), "about:blank", "data:,"}
     assert found.run(

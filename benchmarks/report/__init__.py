@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.archive import write_bytes
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.report import published, render
+from benchmarks.report import published, render, site
 from benchmarks.report.ablation import ablation_table
 from benchmarks.report.collect import Collected, Hole, collect, require_complete
 from benchmarks.report.costs import cost_table
@@ -39,24 +39,26 @@ def build(
     select: Callable[[RunKey], bool] | None = None,
     stale: Collection[RunKey] = (),
 ) -> Built:
-    """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}.
+    """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}, site/index.html.
 
     The tables of a selection are made but not written: <out>/tables always holds all that the records hold.
 
-    only: "tables" or None, which is all that there is. partial: show tables that lack results and name in each section
-    what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise ``collect.Incomplete`` (an
-    InputError) that lists them, and no file is touched. select: the runs to look at. stale: runs whose record no
-    longer fits today's code or data. Published numbers are read from <out>/published.yaml, else from the project's.
+    only: one of ``MAKERS`` or None, which is all that there is. partial: show tables that lack results and name in
+    each section what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise
+    ``collect.Incomplete`` (an InputError) that lists them, and no file is touched. select: the runs to look at.
+    stale: runs whose record no longer fits today's code or data. Published numbers are read from
+    <out>/published.yaml, else from the project's.
     """
-    if only not in (None, "tables"):
-        raise InputError(f"--only {only}: unknown part; known: tables")
+    if only is not None and only not in MAKERS:
+        raise InputError(f"--only {only}: unknown part; known: {', '.join(MAKERS)}")
     collected = collect(out / "records", select, stale)
     if not collected.groups:
         raise InputError(f"{out / 'records'}: no records of these runs; make some with `clcr run`")
     if not partial:
         require_complete(collected, out / "records")
     tables = tables_of(collected, read_published(out), Examples(out / "predictions"))
-    files = write_tables(tables, out / "tables") if select is None else ()
+    makers = [maker for part, maker in MAKERS.items() if only in (None, part)] if select is None else []
+    files = tuple(path for maker in makers for path in maker(out, collected, tables))
     return Built(files, tables, collected.holes, collected)
 
 
@@ -84,8 +86,9 @@ def tables_of(collected: Collected, numbers: published.Published, examples: Exam
     return tuple(replace(table, intro=(warning, *table.intro)) for table in tables)
 
 
-def write_tables(tables: tuple[Table, ...], folder: Path) -> tuple[Path, ...]:
-    """Write every table in every format, each file in one step."""
+def write_tables(out: Path, _: Collected, tables: Sequence[Table]) -> tuple[Path, ...]:
+    """Write every table in every format to <out>/tables, each file in one step."""
+    folder = out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:
@@ -94,3 +97,10 @@ def write_tables(tables: tuple[Table, ...], folder: Path) -> tuple[Path, ...]:
             write_bytes(path, renderer(table).encode())
             paths.append(path)
     return tuple(paths)
+
+
+# What a report is made of: each maker writes its files from what was collected and says which.
+MAKERS: dict[str, Callable[[Path, Collected, Sequence[Table]], tuple[Path, ...]]] = {
+    "tables": write_tables,
+    "site": site.make,
+}

@@ -202,10 +202,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Collected:
-    """The groups in table order, and every hole."""
+    """The groups in table order, and every hole. folder: where the records were read."""
 
     groups: tuple[Group, ...]
     holes: tuple[Hole, ...]
+    folder: Path | None = None
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -213,6 +214,13 @@ class Collected:
         tables = [group.runs.merge(_long(group), on=["method", "variant", "seed"]) for group in self.groups]
         frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
         return frame[list(COLUMNS)]
+
+    @cached_property
+    def records(self) -> tuple[RunRecord, ...]:
+        """The newest record of each run with all that it says, in the order of their keys, failed and stale ones too;
+        read again, as tables do without."""
+        found = (record for record, _ in _records(self.folder)) if self.folder else ()
+        return tuple(newest_of(found)[0])
 
     def of(self, data: str) -> list[Group]:
         """The groups on "real" or on "twin" data."""
@@ -274,7 +282,7 @@ def collect(
         lacks = (*[h for h in clashes if h.group == key], *find_holes(by_group[key], stale, known[key.benchmark]))
         groups.append(_group(key, known[key.benchmark], members, lacks, superseded[key]))
         holes.extend(lacks)
-    return Collected(tuple(groups), tuple(holes))
+    return Collected(tuple(groups), tuple(holes), folder)
 
 
 def _records(folder: Path) -> Iterator[tuple[RunRecord, str]]:

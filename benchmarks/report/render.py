@@ -14,8 +14,8 @@ from benchmarks.report.layout import DATA, Cell, Section, Table
 MADE = "Made by `clcr report` from results/records; edits are overwritten."
 TWIN_WARNING = "Synthetic twins: data made by the suite. Scores say nothing about the real data sets."
 
-_MARKDOWN = {character: f"\\{character}" for character in "\\`*_{}[]|~$#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_LATEX = {
+MARKDOWN = {character: f"\\{character}" for character in "\\`*_{}[]|~$#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -83,7 +83,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown and HTML show as it is, on one line."""
-    return _mapped(_MARKDOWN)(text)
+    return _mapped(MARKDOWN)(text)
 
 
 def latex(table: Table) -> str:
@@ -127,7 +127,7 @@ def _latex_cell(cell: Cell) -> str:
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX shows as it is, on one line."""
-    return _mapped(_LATEX)(text)
+    return _mapped(LATEX)(text)
 
 
 def _mapped(table: dict[str, str]) -> Callable[[str], str]:

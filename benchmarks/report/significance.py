@@ -109,7 +109,7 @@ def _profile(group: Group) -> str:
 
 
 def _section(group: Group, found: Mapping[str, Contrast]) -> Section:
-    rows = tuple(_cells(rival, contrast) for rival, contrast in found.items())
+    rows = tuple(cells(rival, contrast) for rival, contrast in found.items())
     test = (
         f"{heading(group.spec.main_metric)}. Test: {declared_test(group)}; family: the "
         f"{count(len(found), 'comparison')} of this table; correction: Holm."
@@ -118,7 +118,8 @@ def _section(group: Group, found: Mapping[str, Contrast]) -> Section:
     return Section(name_of(group), COLUMNS, rows, (*about(group), test), (*notes, *lacks(group, False)))
 
 
-def _cells(rival: str, contrast: Contrast) -> tuple[Cell, ...]:
+def cells(rival: str, contrast: Contrast) -> tuple[Cell, ...]:
+    """One comparison in words, a cell for each of ``COLUMNS``."""
     test, metric = contrast.test, contrast.metric
     if test is None:
         texts = (label(rival), str(len(contrast.seeds)), *([DASH] * 8), f"not tested: {contrast.untested}")
@@ -271,19 +272,25 @@ def _interval(found: Interval, scale: float = 1.0, digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _ranks(profile: str, groups: Sequence[Group]) -> list[Section]:
-    """Mean rank over the benchmarks, and IQM of accuracy, of the methods that ran all of them."""
+def ranked(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean rank over the benchmarks of each method that ran on all of them; 1 is best."""
     everywhere = set.intersection(*({m for m in g.methods if oriented(g, m)} for g in groups))
     methods = sorted(everywhere, key=overview_order)
-    if len(methods) < 2:
+    means: Array = np.array([[float(np.mean(list(oriented(g, m).values()))) for m in methods] for g in groups])
+    return dict(zip(methods, map(float, mean_rank(means)), strict=True)) if methods else {}
+
+
+def _ranks(profile: str, groups: Sequence[Group]) -> list[Section]:
+    """Mean rank over the benchmarks, and IQM of accuracy, of the methods that ran all of them."""
+    ranks = ranked(groups)
+    if len(ranks) < 2:
         return []
-    scores = {m: [list(oriented(g, m).values()) for g in groups] for m in methods}
-    means: Array = np.array([[float(np.mean(scores[m][i])) for m in methods] for i in range(len(groups))])
+    scores = {m: [list(oriented(g, m).values()) for g in groups] for m in ranks}
     accurate = [i for i, g in enumerate(groups) if g.spec.main_metric == "accuracy"]
     rows = []
-    for method, rank in zip(methods, mean_rank(means), strict=True):
+    for method, rank in ranks.items():
         middle = _interval(iqm([scores[method][i] for i in accurate]), 100) if accurate else DASH
-        rows.append((Cell(label(method)), Cell(number(float(rank), 2)), Cell(middle)))
+        rows.append((Cell(label(method)), Cell(number(rank, 2)), Cell(middle)))
     names = listed([groups[i].spec.title for i in accurate]) if accurate else "none"
     facts = (
         f"{KINDS[groups[0].key.data]}, methods that ran on all {count(len(groups), 'benchmark')}; no test.",

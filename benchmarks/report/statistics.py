@@ -269,3 +269,14 @@ def tost_seeds(margin: float, sd: float, power: float = POWER, most: int = 1000)
     if sd == 0 or tost_power(margin, sd, most) < power:
         return None
     return _first(lambda n: tost_power(margin, sd, n) >= power, 2, most)
+
+
+def critical_difference(methods: int, benchmarks: int, alpha: float = ALPHA) -> float:
+    """The distance of mean ranks beyond which Nemenyi's test tells two methods apart (Demsar 2006, section 3.2.2).
+
+    For a picture, never for a conclusion: with few benchmarks it is larger than any distance that can occur.
+    """
+    if methods < 2 or benchmarks < 1:
+        raise ValueError(f"ranks need two methods and a benchmark, got {methods} and {benchmarks}")
+    quantile = float(stats.studentized_range.isf(alpha, methods, inf)) / sqrt(2)
+    return quantile * sqrt(methods * (methods + 1) / (6 * benchmarks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.curves import Course, Curve, identity
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.report.collect import load_spec
 from benchmarks.spec import BenchmarkSpec, Protocol
@@ -44,6 +46,31 @@ class Sweep:
     def value(self, metric: str, key: RunKey, level: float) -> float:
         shared, own = noise(f"{metric}{key.benchmark}{key.seed}"), noise(f"{metric}{key}")
         return level + self.spread * (0.7 * shared + own)
+
+
+def write_records(out: Path, records: Iterable[RunRecord]) -> Path:
+    """Append records to <out>/records/<benchmark>.jsonl; returns <out>."""
+    append(out / "records", ((r.key.benchmark, json.dumps(r.to_json(), sort_keys=True)) for r in records))
+    return out
+
+
+def write_curves(out: Path, records: Iterable[RunRecord], epochs: int, folds: int = 1) -> Path:
+    """Append made-up learning curves, one a run, to <out>/curves/<benchmark>.jsonl; returns <out>."""
+    course = Course(tuple(1 / n for n in range(1, epochs + 1)), tuple(1 - 0.5 / n for n in range(1, epochs + 1)))
+    made = Curve("accuracy", "valid", (course,) * folds)
+    append(out / "curves", ((r.key.benchmark, made.line(identity(r))) for r in records))
+    return out
+
+
+def append(folder: Path, lines: Iterable[tuple[str, str]]) -> None:
+    """Append lines to the files that they are named with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    by_name: dict[str, list[str]] = {}
+    for name, line in lines:
+        by_name.setdefault(name, []).append(line)
+    for name, some in by_name.items():
+        with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in some))
 
 
 def noise(name: str) -> float:

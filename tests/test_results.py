@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,10 +34,24 @@ def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> 
     for part in ("records", "predictions"):
         shutil.copytree(RESULTS / part, tmp_path / part)
     shutil.copy(RESULTS / "published.yaml", tmp_path)
-    built = build(tmp_path)
+    built = build(tmp_path, only="tables")
     assert sorted(p.name for p in built.files) == sorted(p.name for p in (RESULTS / "tables").iterdir())
     for path in built.files:
         assert path.read_bytes() == (RESULTS / "tables" / path.name).read_bytes(), path.name
+
+
+def test_committed_figures_are_those_of_the_committed_records(tmp_path: Path) -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    for name in ("matplotlib", "pillow", "numpy"):
+        if not importlib.util.find_spec({"pillow": "PIL"}.get(name, name)) or version(name) != pins[name]:
+            pytest.skip(f"{name} is not the pinned {pins[name]}: other versions draw other bytes")
+    for part in ("records", "predictions", "curves"):
+        shutil.copytree(RESULTS / part, tmp_path / part)
+    built = build(tmp_path, only="figures")
+    assert sorted(p.name for p in built.files) == sorted(p.name for p in (RESULTS / "figures").iterdir())
+    for path in built.files:
+        assert path.read_bytes() == (RESULTS / "figures" / path.name).read_bytes(), path.name
+    assert sum(path.stat().st_size for path in built.files) < 3e6
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import METHODS
+from benchmarks import drawing
 from benchmarks.errors import InputError, unknown
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
@@ -167,20 +168,23 @@ def figure_path(text: str) -> Path:
 
 def draw(kept: Mapping[str, Any], path: Path) -> None:
     """Samples per second over all seeds against the number of seeds, a panel a size; needs matplotlib."""
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise InputError(f"--figure {path}: needs matplotlib; pip install 'clcr-bench[figures]'") from None
-    figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]) + 1.2, 3.6), layout="constrained")
-    for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
-        rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
-        for method in dict.fromkeys(row["method"] for row in rows):
-            line = [(row["seeds"], row["samples_per_s"]) for row in rows if row["method"] == method]
-            axes.plot(*zip(*line, strict=True), marker="o", label=METHODS[method].label)
-        axes.set(xscale="log", yscale="log", xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
-        ticks = sorted({row["seeds"] for row in rows})
-        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
-        axes.minorticks_off()
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    if lacking := drawing.lacking():
+        raise InputError(f"--figure {path}: {lacking}")
+    with drawing.style():
+        figure = drawing.page(3.0)
+        looks = {METHODS[row["method"]].label: drawing.look(row["method"]) for row in kept["rows"]}
+        for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
+            rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
+            for method in dict.fromkeys(row["method"] for row in rows):
+                line = [(row["seeds"], row["samples_per_s"]) for row in rows if row["method"] == method]
+                look = drawing.look(method)
+                axes.plot(*zip(*line, strict=True), color=look.colour, marker=look.marker, markersize=4)
+            drawing.plain_log(axes, "x")
+            drawing.plain_log(axes, "y")
+            ticks = sorted({row["seeds"] for row in rows})
+            axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+            axes.set(xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
+            axes.grid(axis="y")
+        figure.legend(handles=drawing.keys(looks), loc="outside right center")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawing.save(figure, path.suffix[1:]))

@@ -65,7 +65,11 @@ def build(
         raise InputError(f"{out / 'records'}: no records of these runs; make some with `clcr run`")
     if not partial:
         require_complete(collected, out / "records")
-    tables = tables_of(collected, read_published(out), Examples(out / "predictions"))
+    numbers = read_published(out)
+    if select is not None:
+        shown = {group.key.benchmark for group in collected.groups}
+        numbers = replace(numbers, numbers=tuple(n for n in numbers.numbers if n.benchmark in shown))
+    tables = tables_of(collected, numbers, Examples(out / "predictions"))
     if select is not None:
         return Built((), tables, collected.holes, collected)
     parts = [name for name in MAKERS if only in (None, name)]

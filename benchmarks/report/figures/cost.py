@@ -29,7 +29,7 @@ def draw(sheet: Sheet) -> Figure | None:
     if not kept.groups:
         return None
     looks = _legend({m for group in kept.groups for m in _costs(group)})
-    legend = 0.2 * ceil(len(looks) / KEYS)
+    legend = 0.2 * ceil(len(looks) / KEYS) + 0.12
     figure = page(1.75 * len(kept.groups) + legend + 0.9)
     heights = [legend, *[1.75] * len(kept.groups)]
     grid = figure.subplots(len(kept.groups) + 1, 2, squeeze=False, height_ratios=heights, sharey="row")

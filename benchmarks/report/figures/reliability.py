@@ -82,7 +82,7 @@ def _panel(axes: Axes, method: str, runs: list[Reliability]) -> None:
     for kept, face in ((sure, drawn.colour), (filled & ~sure, "white")):
         area = 110 * pooled.counts[kept] / pooled.counts.sum() + 4
         axes.scatter(pooled.confidence[kept], pooled.accuracy[kept], s=area, facecolor=face, edgecolor=drawn.colour,
-                     linewidths=0.6, zorder=3)  # fmt: skip
+                     linewidths=0.6, zorder=3, clip_on=False)  # fmt: skip
     errors = [100 * run.ece for run in runs]
     spread = f" ± {number(float(np.std(errors, ddof=1)), 1)}" if len(errors) > 1 else ""
     axes.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), aspect="equal")

@@ -30,7 +30,7 @@ def draw(sheet: Sheet) -> Figure | None:
         return None
     looks = _legend({m for group in kept.groups for m in _costs(group)})
     legend = 0.2 * ceil(len(looks) / KEYS) + 0.12
-    figure = page(1.75 * len(kept.groups) + legend + 0.9)
+    figure = page(1.8 * len(kept.groups) + legend)
     heights = [legend, *[1.75] * len(kept.groups)]
     grid = figure.subplots(len(kept.groups) + 1, 2, squeeze=False, height_ratios=heights, sharey="row")
     for axes in grid[0]:
@@ -99,7 +99,7 @@ def _panel(axes: Axes, group: Group, cost: dict[str, float], what: str) -> None:
         drawn = look(method)
         if len(values) > 1:
             sd = float(values.std(ddof=1))
-            axes.plot([x, x], [values.mean() - sd, values.mean() + sd], color=drawn.colour, linewidth=0.8, alpha=0.7)
+            axes.plot([x, x], [values.mean() - sd, values.mean() + sd], color=drawn.colour, linewidth=0.9)
         axes.plot(x, values.mean(), drawn.marker, color=drawn.colour, markersize=6, markeredgecolor=INK,
                   markeredgewidth=0.5, zorder=3)  # fmt: skip
     best = [points[i] for i in front(points, highest)]

@@ -28,7 +28,7 @@ def draw(sheet: Sheet) -> Figure | None:
     kept = sheet.only([group for group in sheet.groups if found[group.key]])
     if not kept.groups:
         return None
-    figure = page(1.75 * len(kept.groups) + 1.35)
+    figure = page(1.9 * len(kept.groups))
     grid = figure.subplots(len(kept.groups), 3, squeeze=False, width_ratios=(1.0, 0.85, 1.0))
     for line, group in zip(grid, kept.groups, strict=True):
         _metric(line[0], group, found[group.key])

@@ -33,7 +33,7 @@ def draw(sheet: Sheet) -> Figure | None:
     if len(found) < 3 or len(groups) < 2:
         return None
     width = critical_difference(len(found), len(groups))
-    figure = page(1.75 + 0.16 * len(found))
+    figure = page(0.95 + 0.13 * len(found))
     _diagram(figure.subplots(), found, width)
     notes = (
         "A picture, not a test of the suite: nothing is concluded from it; what is concluded stands in the table of "

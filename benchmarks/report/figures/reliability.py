@@ -28,7 +28,7 @@ def draw(sheet: Sheet) -> Figure | None:
     if not kept.groups:
         return None
     columns = max(len(found[group.key]) for group in kept.groups)
-    figure = page(1.3 * len(kept.groups) + 1.0, gap=0.02)
+    figure = page(1.4 * len(kept.groups) + 0.15, gap=0.02)
     grid = figure.subplots(len(kept.groups), columns, squeeze=False, sharex=True, sharey=True)
     for line, group in zip(grid, kept.groups, strict=True):
         for axes, (method, runs) in zip(line, found[group.key].items(), strict=False):

@@ -39,7 +39,7 @@ def _panel(axes: Axes, group: Group) -> None:
         values = [factor * value for _, value in sorted(group.values((method, FULL), metric).items())]
         found = look(method)
         above = [place - 0.32 + 0.2 * i / len(values) for i in range(len(values))]
-        axes.plot(values, above, "o", color=found.colour, alpha=0.7, markersize=2.8, markeredgewidth=0)
+        axes.plot(values, above, "o", color=found.colour, markersize=2.8, markeredgewidth=0)
         mean = sum(values) / len(values) if values else 0.0
         if len(values) > 1:
             known = paired_t(values, [0.0] * len(values))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import archive, curves
 from benchmarks.curves import Curve
-from benchmarks.drawing import WIDTH, name, page
+from benchmarks.drawing import name, page
 from benchmarks.metrics import METRICS
 from benchmarks.record import RunKey
 from benchmarks.report.collect import FULL, Group
@@ -129,7 +129,7 @@ def panels(
         else height
         for i in range(lines)
     ]
-    figure = page(sum(tall) + 0.95, WIDTH if several > 1 else 0.62 * WIDTH)
+    figure = page(sum(tall))
     grid = figure.subplots(lines, several, squeeze=False, gridspec_kw={"height_ratios": tall})
     flat = [axes for row in grid for axes in row]
     for axes in flat[len(sheet.groups) :]:

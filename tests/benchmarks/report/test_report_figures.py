@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from itertools import combinations, pairwise
@@ -77,6 +78,7 @@ def drawn(out: Path, kind: str, data: str = "twin") -> tuple[list[str], list[np.
     return texts, lines
 
 
+@pytest.mark.filterwarnings("error")
 def test_every_kind_is_drawn_and_named_after_its_data_and_profile(write: Write) -> None:
     made = figures(collect(with_files(write, records()) / "records"), write([]))
     names = {name.rpartition(".")[0] for name in made}
@@ -101,6 +103,48 @@ def test_equal_records_give_equal_bytes_whatever_the_users_settings(write: Write
         assert matplotlib.__version__.encode() not in content
         assert not re.search(rb"20\d\d-\d\d-\d\d|Software|Creat", content)
     assert b"<text" not in b"".join(content for name, content in first.items() if name.endswith("svg"))
+
+
+def strokes(svg: str) -> list[tuple[str, list[float]]]:
+    """Every stroke of every path: letter and numbers, what follows a move being lines."""
+    sizes = {"M": 2, "L": 2, "Q": 4, "C": 6, "z": 0}
+    found: list[tuple[str, list[float]]] = []
+    for path in re.findall(r' d="([^"]*)"', svg):
+        for letter, text in re.findall(r"([MLQCz])([^MLQCz]*)", path):
+            numbers = [float(x) for x in text.split()]
+            size = sizes[letter]
+            assert len(numbers) % size == 0 if size else not numbers, (letter, text)
+            parts = [numbers[i : i + size] for i in range(0, len(numbers), size)] if size else [[]]
+            found += [(letter if i == 0 or letter != "M" else "L", part) for i, part in enumerate(parts)]
+    return found
+
+
+def test_a_small_svg_has_the_strokes_of_the_full_one(write: Write) -> None:
+    out = write(records(SWEEPS[0]))
+    with drawing.style():
+        figure = KINDS["forest"](sheets(collect(out / "records"), out)[0])
+        assert figure is not None
+        full = io.BytesIO()
+        figure.savefig(full, format="svg")
+        before, after = strokes(full.getvalue().decode()), strokes(drawing.save(figure, "svg").decode())
+    assert [letter for letter, _ in before] == [letter for letter, _ in after]
+    assert {"M", "L", "Q", "z"} <= {letter for letter, _ in after}
+    for (_, a), (_, b) in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.051)
+
+
+def test_a_png_keeps_the_colours_of_the_methods(write: Write) -> None:
+    from PIL import Image
+
+    out = write(records(SWEEPS[0]))
+    with drawing.style():
+        figure = KINDS["seeds"](sheets(collect(out / "records"), out)[0])
+        assert figure is not None
+        picture = Image.open(io.BytesIO(drawing.save(figure, "png"))).convert("RGB")
+    counted = picture.getcolors(picture.width * picture.height)
+    seen = {"#{:02X}{:02X}{:02X}".format(*colour) for _, colour in counted}  # type: ignore[misc,union-attr]
+    assert "#FFFFFF" in seen
+    assert {drawing.look(name).colour.upper() for name in ("clcr", "misa", "linear", "late_fusion")} <= seen
 
 
 def test_letters_come_from_the_font_that_matplotlib_brings(tmp_path: Path) -> None:
@@ -146,7 +190,7 @@ def test_the_forest_holds_the_numbers_of_the_table(write: Write) -> None:
 def test_filled_marks_are_the_significant_ones(write: Write) -> None:
     from matplotlib.lines import Line2D
 
-    out = write(records(SWEEPS[0]))
+    out = write(records(Sweep(levels={"clcr": 0.70, "misa": 0.699, "linear": 0.60, "late_fusion": 0.75})))
     with drawing.style():
         sheet = sheets(collect(out / "records"), out)[0]
         figure = KINDS["forest"](sheet)
@@ -187,6 +231,7 @@ def test_hostile_names_are_drawn_as_they_are_or_cut_with_a_sign(write: Write) ->
     assert "\n" not in drawing.name("a\nb\x00c")
 
 
+@pytest.mark.filterwarnings("error")
 def test_single_runs_and_failed_ones_do_not_stop_a_figure(write: Write) -> None:
     some = records(Sweep(seeds=(0,), variants={"no_reg": 0.6}))
     failed = make(RunKey("crema_d", "paper", "twin", "tiny", "ogm_ge", "full", 0), {}, status="failed", metrics={})

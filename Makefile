@@ -27,7 +27,7 @@ env: $(VENV)/.made
 $(VENV)/.made: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'make: PYTHON must be 3.11 or newer'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[language,media,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[language,media,figures,dev]'
 	@touch $@
 
 # The six synthetic twins always; the real sets as well where CLCR_DATA names their folder. Failed runs do not keep the

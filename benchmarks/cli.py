@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
     _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
-    reporting = command("report", _report, "merge finished runs into the records, then records -> tables")
-    reporting.add_argument("--only", metavar="PART", help="make one part alone, for example tables")
+    reporting = command("report", _report, "merge finished runs into the records, then records -> tables, figures")
+    reporting.add_argument("--only", metavar="PART", help="make one part alone, such as tables or figures")
     reporting.add_argument("--partial", action="store_true", help="show tables that lack runs and name what they lack")
     submitting = command("submit", _submit, "check a folder of results from elsewhere and merge it for a pull request")
     submitting.add_argument("folder", metavar="DIR", help="what `clcr run --out DIR` and `clcr report --out DIR` left")
@@ -368,7 +368,7 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     built = report.build(place.out, args.only, args.partial, select, _stale(place, matches, console))
     files, holes = [str(path) for path in built.files], [str(hole) for hole in built.holes]
     console.data({"merged": asdict(merged), "files": files, "holes": holes})
-    console.notes([f"missing: {hole}" for hole in holes])
+    console.notes([*(f"missing: {hole}" for hole in holes), *built.notes])
     if given:
         console.sections(built.tables)
     console.say("the tables of a selection are not written" if given else f"wrote {len(files)} files below {place.out}")

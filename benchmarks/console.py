@@ -77,13 +77,15 @@ class Console:
             return
         from rich.console import Console as RichConsole
 
-        from benchmarks.report import render
+        from benchmarks.report import render, terminal
 
+        screen = RichConsole(highlight=False)
         for table in tables:
             filled = [section for part in table.parts.values() for section in part if section.rows]
             if sys.stdout.isatty():
                 for section in filled:
-                    RichConsole().print(render.terminal(section, f"{table.title}: "))
+                    for part in terminal.section(section, f"{table.title}: ", screen.width):
+                        screen.print(part)
             elif filled:
                 print(render.markdown(table))
 

@@ -84,13 +84,14 @@ def fault(record: RunRecord, curve: Curve) -> str:
     if curve.metric != said["metric"] or len(epochs) != len(folds):
         return f"selection by {said['metric']} over {len(epochs)} folds, curve of {curve.metric} over {len(folds)}"
     for number, (course, epoch, value) in enumerate(zip(folds, epochs, values, strict=True)):
-        best = _best_epoch(curve.metric, course.score)
+        best = best_epoch(curve.metric, course.score)
         if (best, course.score[best - 1]) != (epoch, value):
             return f"fold {number}: epoch {epoch} ({value!r}) was selected, the curve says {best}"
     return ""
 
 
-def _best_epoch(metric: str, scores: Sequence[float]) -> int:
+def best_epoch(metric: str, scores: Sequence[float]) -> int:
+    """The epoch, from 1, that is selected: the first of those with the best score."""
     best = 0
     for place, score in enumerate(scores):
         if better(metric, score, scores[best]):

@@ -27,6 +27,7 @@ FLOORS = {
     "benchmarks.safe_pickle": 1,
     "benchmarks.sdk": 1,
     "benchmarks.arrange": 1,
+    "benchmarks.drawing": 1,
     "benchmarks.engine": 1,
     "benchmarks.lists": 1,
     "benchmarks.media": 1,

@@ -54,7 +54,7 @@ def test_conda_lists_every_core_dependency() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     listed = {bare(line) for line in environment["dependencies"][-1]["pip"]}
     extras = project["optional-dependencies"]
-    wanted = {bare(name) for name in project["dependencies"] + extras["language"] + extras["media"]}
+    wanted = {bare(name) for name in project["dependencies"] + extras["language"] + extras["media"] + extras["figures"]}
     assert wanted <= listed
 
 

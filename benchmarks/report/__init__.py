@@ -1,11 +1,13 @@
-"""Records to tables, without torch: any laptop or CI job rebuilds every table from the committed records."""
+"""Records to tables and figures, without torch: any laptop or CI job rebuilds them from the committed records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import drawing
 from benchmarks.archive import write_bytes
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
@@ -14,7 +16,8 @@ from benchmarks.report.ablation import ablation_table
 from benchmarks.report.collect import Collected, Hole, collect, require_complete
 from benchmarks.report.costs import cost_table
 from benchmarks.report.examples import Examples
-from benchmarks.report.layout import Table, count, listed
+from benchmarks.report.figures import KINDS, SUFFIXES, figures
+from benchmarks.report.layout import DATA, Table, count, listed
 from benchmarks.report.significance import significance_table
 from benchmarks.report.tables import main_table
 
@@ -24,12 +27,15 @@ PROJECT = Path(__file__).resolve().parents[2] / "results" / PUBLISHED
 
 @dataclass(frozen=True)
 class Built:
-    """What a report made: the files, the tables in them, and every result that they lack (empty if complete)."""
+    """What a report made: the files, the tables in them, and every result that they lack (empty if complete).
+
+    notes: parts that were left out, and why."""
 
     files: tuple[Path, ...]
     tables: tuple[Table, ...]
     holes: tuple[Hole, ...]
     collected: Collected
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -39,27 +45,39 @@ def build(
     select: Callable[[RunKey], bool] | None = None,
     stale: Collection[RunKey] = (),
 ) -> Built:
-    """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}, site/index.html.
+    """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}, <out>/figures/*,
+    <out>/site/index.html.
 
-    The tables of a selection are made but not written: <out>/tables always holds all that the records hold.
+    The tables of a selection are made but not written: <out>/tables and <out>/figures always hold all that the records
+    hold. Everything is made before the first file is written.
 
-    only: one of ``MAKERS`` or None, which is all that there is. partial: show tables that lack results and name in
-    each section what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise
-    ``collect.Incomplete`` (an InputError) that lists them, and no file is touched. select: the runs to look at.
-    stale: runs whose record no longer fits today's code or data. Published numbers are read from
-    <out>/published.yaml, else from the project's.
+    only: a part of ``MAKERS``, or None for all that can be made here. partial: show tables that lack results and name
+    in each section what it lacks; otherwise missing, failed, stale, duplicate or mixed results raise
+    ``collect.Incomplete`` (an InputError) that lists them, and no file is touched. select: the runs to look at. stale:
+    runs whose record no longer fits today's code or data. Published numbers are read from <out>/published.yaml, else
+    from the project's.
     """
     if only is not None and only not in MAKERS:
         raise InputError(f"--only {only}: unknown part; known: {', '.join(MAKERS)}")
+    if only is not None and LACKS[only]():
+        raise InputError(f"--only {only}: {LACKS[only]()}")
     collected = collect(out / "records", select, stale)
     if not collected.groups:
         raise InputError(f"{out / 'records'}: no records of these runs; make some with `clcr run`")
     if not partial:
         require_complete(collected, out / "records")
-    tables = tables_of(collected, read_published(out), Examples(out / "predictions"))
-    makers = [maker for part, maker in MAKERS.items() if only in (None, part)] if select is None else []
-    files = tuple(path for maker in makers for path in maker(out, collected, tables))
-    return Built(files, tables, collected.holes, collected)
+    numbers = read_published(out)
+    if select is not None:
+        shown = {group.key.benchmark for group in collected.groups}
+        numbers = replace(numbers, numbers=tuple(n for n in numbers.numbers if n.benchmark in shown))
+    tables = tables_of(collected, numbers, Examples(out / "predictions"))
+    if select is not None:
+        return Built((), tables, collected.holes, collected)
+    parts = [name for name in MAKERS if only in (None, name)]
+    notes = tuple(f"{name} are left out: {LACKS[name]()}" for name in parts if LACKS[name]())
+    made = {name: MAKERS[name](collected, tables, out) for name in parts if not LACKS[name]()}
+    files = [path for name, contents in made.items() for path in write_part(contents, out / name)]
+    return Built(tuple(files), tables, collected.holes, collected, notes)
 
 
 def read_published(out: Path) -> published.Published:
@@ -86,21 +104,35 @@ def tables_of(collected: Collected, numbers: published.Published, examples: Exam
     return tuple(replace(table, intro=(warning, *table.intro)) for table in tables)
 
 
-def write_tables(out: Path, _: Collected, tables: Sequence[Table]) -> tuple[Path, ...]:
-    """Write every table in every format to <out>/tables, each file in one step."""
-    folder = out / "tables"
+def write_part(contents: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+    """Write <folder>/<name> for each name, each file in one step; figures that the records no longer give go."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for table in tables:
-        for suffix, renderer in render.RENDERERS.items():
-            path = folder / f"{table.name}.{suffix}"
-            write_bytes(path, renderer(table).encode())
-            paths.append(path)
-    return tuple(paths)
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    for path in folder.iterdir():
+        if path.name not in contents and FIGURE.fullmatch(path.name):
+            path.unlink()
+    return tuple(folder / name for name in contents)
 
 
-# What a report is made of: each maker writes its files from what was collected and says which.
-MAKERS: dict[str, Callable[[Path, Collected, Sequence[Table]], tuple[Path, ...]]] = {
-    "tables": write_tables,
-    "site": site.make,
+def _tables(_: Collected, tables: Sequence[Table], __: Path) -> dict[str, bytes]:
+    return {f"{t.name}.{suffix}": make(t).encode() for t in tables for suffix, make in render.RENDERERS.items()}
+
+
+def _figures(collected: Collected, _: Sequence[Table], out: Path) -> dict[str, bytes]:
+    return figures(collected, out)
+
+
+def _site(collected: Collected, tables: Sequence[Table], out: Path) -> dict[str, bytes]:
+    return {site.PAGE: site.make(out, collected, tables)}
+
+
+# A part is a folder of <out>: its name -> what makes its files, by name, from the records, their tables and <out>.
+MAKERS: dict[str, Callable[[Collected, Sequence[Table], Path], Mapping[str, bytes]]] = {
+    "tables": _tables,
+    "figures": _figures,
+    "site": _site,
 }
+# What a part needs and is not here, with the remedy; "" where nothing lacks.
+LACKS: dict[str, Callable[[], str]] = {"tables": str, "figures": drawing.lacking, "site": str}
+FIGURE = re.compile(rf"(?:{'|'.join(KINDS)})_(?:{'|'.join(DATA)})_\w+\.(?:{'|'.join(SUFFIXES)})")

@@ -45,7 +45,7 @@ def ablation_table(collected: Collected, published: Published) -> Table:
         sections = []
         for group in collected.of(data):
             for method in sorted({m for m, v in group.tried if v != FULL}, key=group.method_order):
-                found = _family(group, method)
+                found = family(group, method)
                 sections.append(_section(group, method, found, published))
                 rows.append({**identity(group, found[0].b), **summary(found[0].metric, _full_values(group, found))})
                 rows += [_csv_row(group, contrast, published) for contrast in found]
@@ -54,7 +54,7 @@ def ablation_table(collected: Collected, published: Published) -> Table:
     return Table("ablation", "Ablations", INTRO, parts, pd.DataFrame(rows), empty)
 
 
-def _family(group: Group, method: str) -> list[Contrast]:
+def family(group: Group, method: str) -> list[Contrast]:
     """All variants that were tried, in the paper's order, against the full form on the main metric: one family."""
     rows = sorted((row for row in group.tried if row[0] == method and row[1] != FULL), key=group.row_order)
     return contrasts(group, group.spec.main_metric, [(row, (method, FULL)) for row in rows])

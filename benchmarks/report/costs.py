@@ -33,13 +33,14 @@ class Cost:
 
 def cost_table(collected: Collected) -> Table:
     """What each method and variant costs, one section per benchmark, protocol and profile."""
-    costs = {group.key: list(_costs(group)) for group in collected.groups}
+    costs = {group.key: list(costs_of(group)) for group in collected.groups}
     parts = {data: tuple(_section(group, costs[group.key]) for group in collected.of(data)) for data in DATA}
     rows = [{**identity(group, row), **asdict(cost)} for group in collected.groups for row, cost in costs[group.key]]
     return Table("cost", "Cost", INTRO, parts, pd.DataFrame(rows))
 
 
-def _costs(group: Group) -> Iterator[tuple[Row, Cost]]:
+def costs_of(group: Group) -> Iterator[tuple[Row, Cost]]:
+    """What each row of a group costs, in the order of the tables."""
     found = {(str(m), str(v)): runs for (m, v), runs in group.runs.groupby(["method", "variant"])}
     for row in sorted(found, key=group.row_order):
         runs, times = found[row], found[row]["time_s"].astype(float)

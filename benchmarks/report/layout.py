@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -13,6 +14,7 @@ from benchmarks.metrics import METRICS, show
 from benchmarks.report.collect import Group
 
 DASH = "—"
+MADE = "Made by `clcr report` from results/records; edits are overwritten."
 DATA = {"real": "Real data", "twin": "Synthetic twins"}
 KINDS = {"real": "Real data", "twin": "Synthetic twin"}
 EMPTY = {"real": "No runs on real data.", "twin": "No runs on synthetic twins."}
@@ -50,6 +52,43 @@ class Table:
     parts: Mapping[str, tuple[Section, ...]]
     frame: pd.DataFrame = field(default_factory=pd.DataFrame)
     empty: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+def numeric(section: Section) -> list[bool]:
+    """Which columns hold numbers and are set flush right."""
+    return [all(row[i].text[:1] in set("0123456789+−—<>") for row in section.rows) for i in range(len(section.columns))]
+
+
+def blocks(widths: Sequence[float], limit: float, gap: float) -> list[list[int]]:
+    """The columns as they fit beside each other in ``limit``, ``gap`` between two; the first one leads every block.
+
+    As few blocks as can be, filled evenly; a column that does not fit beside the first has a block of its own.
+    """
+    first, others = widths[0], list(range(1, len(widths)))
+    most = len(_filled(widths, others, limit - first, gap))
+    narrow, wide = 0.0, limit - first
+    for _ in range(30):  # the least width that needs no further block
+        middle = (narrow + wide) / 2
+        narrow, wide = (narrow, middle) if len(_filled(widths, others, middle, gap)) <= most else (middle, wide)
+    return [[0, *block] for block in _filled(widths, others, wide, gap)] or [[0]]
+
+
+def _filled(widths: Sequence[float], columns: Sequence[int], limit: float, gap: float) -> list[list[int]]:
+    found: list[list[int]] = []
+    used = limit
+    for column in columns:
+        if not found or used + gap + widths[column] > limit:
+            found.append([])
+            used = 0.0
+        found[-1].append(column)
+        used += gap + widths[column]
+    return found
+
+
+def mapped(table: Mapping[str, str]) -> Callable[[str], str]:
+    """What replaces the characters of a table in a text, and puts the text on one line."""
+    pattern = re.compile("|".join(re.escape(character) for character in table))
+    return lambda text: pattern.sub(lambda found: table[found[0]], " ".join(text.split()))
 
 
 def number(value: float, digits: int) -> str:

@@ -11,17 +11,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from baselines import METHODS
+from benchmarks import drawing
 from benchmarks.errors import InputError, unknown
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
 START_S = 4.0  # a process, until it measures
 REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "clcr" / "eager.py"  # CLCR in loops
+OTHER_MARKERS = {"naive": "x", "graph": "s"}
 FIGURE_TYPES = (".png", ".svg", ".pdf")
 
 
@@ -189,23 +191,34 @@ def figure_path(text: str) -> Path:
 
 def draw(kept: Mapping[str, Any], path: Path) -> None:
     """Samples per second over all seeds against the number of seeds, a panel a size; needs matplotlib."""
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise InputError(f"--figure {path}: needs matplotlib; pip install 'clcr-bench[figures]'") from None
-    figure = figures.Figure(figsize=(4.5 * len(kept["sizes"]) + 1.2, 3.6), layout="constrained")
-    for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
-        rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
-        for name in dict.fromkeys((row["method"], row["implementation"]) for row in rows):
-            method, how = name
-            label = METHODS[method].label + ("" if how == "folded" else f", {how}")
-            mine = [row for row in rows if (row["method"], row["implementation"]) == name]
-            line = [(row["seeds_together"], row["samples_per_s"]) for row in mine]
-            axes.plot(*zip(*line, strict=True), marker="o", label=label)
-        axes.set(xscale="log", yscale="log", xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
-        ticks = sorted({row["seeds_together"] for row in rows})
-        axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
-        axes.minorticks_off()
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    if lacking := drawing.lacking():
+        raise InputError(f"--figure {path}: {lacking}")
+    with drawing.style():
+        figure = drawing.page(3.0)
+        looks = {_name(row): _look(row) for row in kept["rows"]}
+        for axes, size in zip(figure.subplots(1, len(kept["sizes"]), squeeze=False)[0], kept["sizes"], strict=True):
+            rows = [row for row in kept["rows"] if row["size"] == size and "skipped" not in row]
+            for name in dict.fromkeys(map(_name, rows)):
+                line = [(row["seeds_together"], row["samples_per_s"]) for row in rows if _name(row) == name]
+                look = looks[name]
+                axes.plot(*zip(*line, strict=True), color=look.colour, marker=look.marker, markersize=4)
+            drawing.plain_log(axes, "x")
+            drawing.plain_log(axes, "y")
+            ticks = sorted({row["seeds_together"] for row in rows})
+            axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+            axes.set(xlabel="seeds in one program", ylabel="samples/s, all seeds", title=size)
+            axes.grid(axis="y")
+        figure.legend(handles=drawing.keys(looks), loc="outside right center")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawing.save(figure, path.suffix[1:]))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What a row's line is called."""
+    label = METHODS[row["method"]].label
+    return label if row["implementation"] == "folded" else f"{label}, {row['implementation']}"
+
+
+def _look(row: Mapping[str, Any]) -> drawing.Look:
+    look = drawing.look(row["method"])
+    return look if row["implementation"] == "folded" else replace(look, marker=OTHER_MARKERS[row["implementation"]])

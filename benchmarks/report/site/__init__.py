@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from benchmarks.archive import write_bytes
 from benchmarks.report.collect import Collected
 from benchmarks.report.layout import Table
 from benchmarks.report.site.content import content
@@ -26,13 +25,10 @@ SCRIPTS = ("data", "state", "dom", "sheets", "export", "views", "plots", "detail
 _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
-def make(out: Path, collected: Collected, tables: Sequence[Table]) -> tuple[Path, ...]:
-    """<out>/site/index.html from what was collected; the same records, curves and published numbers, the same bytes."""
+def make(out: Path, collected: Collected, tables: Sequence[Table]) -> bytes:
+    """The page of what was collected; the same records, curves and published numbers, the same bytes."""
     data = {**content(out, collected, tables), "runs": runs_of(collected)}
-    text = page(embedded(data), embedded(curves_of(out, collected)))
-    (out / "site").mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "site" / PAGE, text.encode())
-    return (out / "site" / PAGE,)
+    return page(embedded(data), embedded(curves_of(out, collected))).encode()
 
 
 def embedded(value: object) -> str:

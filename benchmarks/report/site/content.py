@@ -15,7 +15,7 @@ import numpy as np
 
 from baselines import METHODS
 from benchmarks.metrics import METRICS
-from benchmarks.report import render, significance
+from benchmarks.report import latex, layout, render, significance
 from benchmarks.report.collect import FULL, OURS, Collected, Group, GroupKey, Row, label, row_name
 from benchmarks.report.compare import Contrast, against_ours, in_words
 from benchmarks.report.layout import (
@@ -52,8 +52,8 @@ def content(out: Path, collected: Collected, tables: Sequence[Table]) -> dict[st
     data: dict[str, Any] = {
         "suite": {"name": DISTRIBUTION, "version": _version()},
         "files": [_file(path, out) for pattern in SOURCES for path in sorted(out.glob(pattern))],
-        "escapes": {"markdown": render.MARKDOWN, "latex": render.LATEX},
-        "made": render.MADE,
+        "escapes": {"markdown": render.MARKDOWN, "latex": latex.LATEX},
+        "made": layout.MADE,
         "warning": render.TWIN_WARNING,
         "kinds": DATA,
         "marks": {"1": WINS, "-1": LOSES},

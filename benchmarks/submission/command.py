@@ -15,7 +15,7 @@ from benchmarks.submission.judging import judge, row_of
 from benchmarks.submission.merging import merge
 from benchmarks.submission.official import Official
 from benchmarks.submission.reading import Line, Submission, read
-from benchmarks.submission.rows import Sorted, check_rows, check_tables, sort
+from benchmarks.submission.rows import Sorted, check_rows, check_sources, check_tables, sort
 
 REJECTED = 1
 SHOWN = 40
@@ -46,19 +46,24 @@ def _judged(lines: Sorted, found: Submission, official: Official) -> list[str]:
             judge(line, found, official)
         except InputError as error:
             faults.append(str(error))
-    every = [*lines.new, *lines.known]
-    faults += check_rows(every, official) if not faults and not lines.faults else []
+    if not faults and not lines.faults:
+        faults += [*check_sources(lines.new), *check_rows([*lines.new, *lines.known], official)]
     return faults or list(check_tables(lines.new, official))
 
 
 def _reject(faults: Sequence[str], console: Console) -> int:
-    texts = [" ".join(fault.split()) for fault in faults]
+    texts = [_plain(fault) for fault in faults]
     console.data({"accepted": 0, "known": 0, "written": [], "rejected": texts, "rows": []})
     for text in texts[:SHOWN]:
         console.fault(text)
     if len(texts) > SHOWN:
         console.fault(f"and {len(texts) - SHOWN} more; nothing was merged")
     return REJECTED
+
+
+def _plain(text: str) -> str:
+    """One line, without what a terminal would obey: names of files are a stranger's, too."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _tell(lines: Sorted, files: Sequence[Path], check_only: bool, console: Console) -> None:

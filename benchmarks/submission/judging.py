@@ -132,10 +132,9 @@ def _check_package(case: Case, told: Any) -> None:
             raise case.wrong(f"{field}.{name}", why, needs.get(name, remedy))
     if told["dirty"]:
         raise case.wrong(f"{field}.dirty", "the package's code differs from its commit", "commit it and run again")
-    for record in case.official.records(case.record.key.benchmark):
-        other = record.provenance.get("method", {}).get("package")
-        if record.key.method == case.record.key.method and other != told["package"]:
-            raise case.wrong("key.method", f"a method of package {other} has this name", "rename yours and run again")
+    if case.official.package(case.record.key.method) not in (None, told["package"]):
+        why = f"a method of package {case.official.package(case.record.key.method)} has this name"
+        raise case.wrong("key.method", why, "rename yours and run again")
 
 
 def check_ended(case: Case) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import archive, catalog
+from benchmarks import BENCHMARKS, archive, catalog
 from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement
 from benchmarks.record import RunKey, RunRecord
@@ -55,6 +55,11 @@ class Official:
         """The committed records that stand in one table with a run."""
         group = replace(key, method="", variant="", seed=0)
         return [r for r in self.records(key.benchmark) if replace(r.key, method="", variant="", seed=0) == group]
+
+    def package(self, method: str) -> str | None:
+        """The package whose method of this name is committed, on whatever benchmark; None where there is none."""
+        found = (r.provenance.get("method") for b in BENCHMARKS for r in self.records(b) if r.key.method == method)
+        return next((str(told.get("package")) for told in found if isinstance(told, dict)), None)
 
     def seeds(self, key: RunKey) -> set[int]:
         """The seeds of the committed CLCR row of a run's table."""

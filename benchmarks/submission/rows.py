@@ -55,7 +55,7 @@ def sort(lines: Sequence[Line], official: Official) -> Sorted:
 
 
 def check_rows(lines: Sequence[Line], official: Official) -> Iterator[str]:
-    """A line for each row whose seeds are not those of the table, or that is of several settings or sources."""
+    """A line for each row whose seeds are not those of the table."""
     rows: dict[RunKey, list[Line]] = defaultdict(list)
     for line in lines:
         rows[row_of(line.record.key)].append(line)
@@ -71,7 +71,6 @@ def check_rows(lines: Sequence[Line], official: Official) -> Iterator[str]:
                 f"{where}: field 'key.seed': {name} has seeds {ranges(sorted(seeds[row]))} and lacks "
                 f"{ranges(lacking)}; every row of a table has the same seeds, run those too"
             )
-    yield from _check_sources(lines)
 
 
 def _same_table(one: RunKey, other: RunKey) -> bool:
@@ -79,8 +78,8 @@ def _same_table(one: RunKey, other: RunKey) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _check_sources(lines: Sequence[Line]) -> Iterator[str]:
-    """All runs of one method are of one source and one package."""
+def check_sources(lines: Sequence[Line]) -> Iterator[str]:
+    """A line for each run of a method that is of another source or package than the method's first."""
     first: dict[str, tuple[object, object]] = {}
     for line in lines:
         key, told = line.record.key, line.record.provenance.get("method")

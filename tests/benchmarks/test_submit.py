@@ -336,6 +336,12 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
     "a link for predictions": (linked("predictions"), (ARRAYS, "cannot be opened", "plain file")),
     "a stranger's file": (
         lambda folder: (folder / "records" / "run.sh").write_text("true") and None, ("records/run.sh", "take it out")),
+    "a file whose name gives orders": (
+        lambda folder: (folder / "records" / "\x1b[2J.sh").write_text("") and None, ("records/?[2J.sh", "take it out")),
+    "two sources": (
+        lambda folder: rewrite(folder, "crema_d", lambda rs, _: rs[2]["what"].update(source_digest="cd" * 32)),
+        (f"{RECORDS}:3", "'what.source_digest'", "another source or package", "at one commit"),
+    ),
     "an unknown benchmark": (
         lambda folder: (folder / "records" / "ravdes.jsonl").write_text("{}") and None, ("did you mean 'ravdess'?",)),
     "no curves folder": (
@@ -391,8 +397,8 @@ def test_a_result_that_is_committed_is_not_replaced(tmp_path: Path, capsys: pyte
 def test_a_name_that_another_package_has_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     into = target(tmp_path / "into", ("ravdess", "cmu_mosi"))
     assert submit(submission(tmp_path / "one", [("cmu_mosi", "real", "transcripts")]), into) == 0
-    other = submission(tmp_path / "two", [("cmu_mosi", "twin", "standard")])
-    rewrite(other, "cmu_mosi", lambda rs, _: [r["provenance"]["method"].update(package="mine") for r in rs] and None)
+    other = submission(tmp_path / "two", [OPEN])
+    rewrite(other, "ravdess", lambda rs, _: [r["provenance"]["method"].update(package="mine") for r in rs] and None)
     assert submit(other, into) == 1
     assert "a method of package borrowed-method has this name; rename yours" in capsys.readouterr().err
 

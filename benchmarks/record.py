@@ -16,6 +16,7 @@ from benchmarks.errors import InputError
 
 SCHEMA = 1
 STATUSES = ("done", "failed")
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, order=True)
@@ -112,7 +113,7 @@ def _check(record: RunRecord, digest: object, where: str) -> None:
 
 def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text on every machine."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def digest_of(value: object) -> str:

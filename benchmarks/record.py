@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.errors import InputError
@@ -84,8 +84,7 @@ class RunRecord:
         digest = data.pop("digest", None)
         if data.get("schema") != SCHEMA:
             raise InputError(f"{where}: field 'schema' is {data.get('schema')!r}, expected {SCHEMA}; run again")
-        names = {f.name for f in fields(cls)}
-        wrong = sorted(set(data) ^ names)
+        wrong = sorted(data.keys() ^ cls.__dataclass_fields__.keys())
         if wrong:
             raise InputError(f"{where}: field {wrong[0]!r} is missing or unknown; delete the record and run again")
         try:

@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.errors import InputError
 
 SCHEMA = 1
 STATUSES = ("done", "failed")
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, order=True)
@@ -83,8 +84,7 @@ class RunRecord:
         digest = data.pop("digest", None)
         if data.get("schema") != SCHEMA:
             raise InputError(f"{where}: field 'schema' is {data.get('schema')!r}, expected {SCHEMA}; run again")
-        names = {f.name for f in fields(cls)}
-        wrong = sorted(set(data) ^ names)
+        wrong = sorted(data.keys() ^ cls.__dataclass_fields__.keys())
         if wrong:
             raise InputError(f"{where}: field {wrong[0]!r} is missing or unknown; delete the record and run again")
         try:
@@ -112,7 +112,7 @@ def _check(record: RunRecord, digest: object, where: str) -> None:
 
 def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text on every machine."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def digest_of(value: object) -> str:

@@ -4,8 +4,8 @@
 
 The records are made up (never results of a model), in the size and shape of the committed ones: every protocol of every
 benchmark, all methods and variants of the suite, methods from elsewhere, and as many seeds as it takes. Each round is a
-process of its own that reads the records and writes all tables. Prints JSON: seconds on the clock and of the processor,
-peak memory in MiB, and the commit.
+process of its own that reads the records and writes all tables. Prints JSON: seconds on the clock and of the processor
+(all in one thread: they differ by what else the machine does), its load, peak memory in MiB, and the commit.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ def main() -> None:
         "median_processor_s": round(statistics.median(r["processor_s"] for r in rounds), 2),
         "peak_mib": round(max(r["peak_mib"] for r in rounds)),
         "rounds": args.rounds,
+        "load": round(os.getloadavg()[0], 1),
+        "processors": os.cpu_count(),
         "cpu": cpu(),
         "python": platform.python_version(),
         "commit": commit(),

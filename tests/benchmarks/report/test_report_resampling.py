@@ -107,16 +107,16 @@ def test_the_smallest_p_knows_of_differences_that_are_zero() -> None:
 
 
 def test_many_runs_cost_no_more_than_a_few() -> None:
-    """30,000 runs a side: fewer draws, the same answer, and memory for a block of them only."""
+    """20,000 runs a side: fewer draws, the same answer, and memory for a block of them only."""
     rng = np.random.default_rng(1)
-    a, b = rng.normal(0.06, 1, 30_000), rng.normal(0, 1, 30_000)
+    a, b = rng.normal(0.08, 1, 20_000), rng.normal(0, 1, 20_000)
     assert affordable(20_000, 200) == 20_000
     assert affordable(20_000, 10**9) == LEAST
     tracemalloc.start()
     for paired in (True, False):
         assert stratified_permutation([(a, b)], paired).p < 0.005
     found = probability_of_improvement([(a, b)])
-    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / 9e8)
+    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / 4e8)
     assert found.low < found.value < found.high
     assert iqm([a]).low < iqm([a]).value < iqm([a]).high
     peak = tracemalloc.get_traced_memory()[1]

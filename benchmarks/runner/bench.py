@@ -102,7 +102,7 @@ def measure(grid: Grid, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any
 
 
 def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    environment = importlib.import_module("benchmarks.runner.environment").worker_environment()
+    environment = importlib.import_module("benchmarks.runner.processes").worker_environment()
     command = [sys.executable, "-m", "benchmarks.runner.steps", json.dumps(request)]
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = ":".join(filter(None, (root, environment.get("PYTHONPATH"))))

@@ -266,12 +266,18 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks.runner import launch
+
+    with launch.ahead(_crew(args)) as crew:
+        return _sweep(args, console, crew)
+
+
+def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
     from benchmarks.console import Watch
     from benchmarks.runner import launch, plan, store, teams
 
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
-    crew = _crew(args)
     place = replace(_place(args), device=crew.devices[0])
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)

@@ -5,28 +5,22 @@ For each key the newest line speaks; older lines stay in the file and are counte
 
 from __future__ import annotations
 
-import gc
-import hashlib
 import importlib
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from sys import intern
 from typing import Any, TypeVar
-from typing import Protocol as Shape
 
 import pandas as pd
 
 from baselines import METHODS
 from benchmarks import BENCHMARKS
 from benchmarks.errors import InputError, unknown
-from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.record import RunKey, RunRecord
+from benchmarks.report.reading import RULES, Line, Reading, finished_at, lines, no_cycles, readings
 from benchmarks.spec import BenchmarkSpec, Protocol
 
 OURS = "clcr"
@@ -37,10 +31,8 @@ RUN = (*GROUP, "method", "variant", "seed")
 COSTS = ("n_parameters", "time_s", "peak_memory_bytes", "device")
 COLUMNS = (*RUN, "metric", "value", *COSTS, "predictions")
 RUN_COLUMNS = (*RUN, *COSTS, "predictions")
-RULES = ("protocol", "metrics", "trainer")
 SHOWN_HOLES = 6
 
-TOLD = ("finished_at", "device", "ceiling", "method")
 
 Row = tuple[str, str]
 Scores = Mapping[Row, Mapping[str, Mapping[int, float]]]
@@ -89,45 +81,7 @@ class Hole:
         return f"{self.group}{row}{'' if self.seed is None else f'/seed-{self.seed:03d}'}: {self.why}"
 
 
-class Line(Shape):
-    """What says which record of a run is the newest, and whether two are the same."""
-
-    @property
-    def key(self) -> RunKey: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def predictions(self) -> str: ...
-    @property
-    def metrics(self) -> Mapping[str, Mapping[str, float]]: ...
-    @property
-    def provenance(self) -> Mapping[str, Any]: ...
-
-
 AnyLine = TypeVar("AnyLine", bound=Line)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What tables need of a record that has been checked: of a hundred thousand the whole would not fit into memory.
-
-    provenance: its fields ``TOLD``. data: the data digest; rules: digest of what must be equal for all rows of a group
-    (``RULES``); settings: digest of all of ``what`` but the data.
-    """
-
-    key: RunKey
-    status: str
-    error: str
-    metrics: Mapping[str, Mapping[str, float]]
-    digest: str
-    predictions: str
-    provenance: Mapping[str, Any]
-    n_parameters: int
-    time_s: float
-    peak_memory_bytes: int
-    data: str | None
-    rules: bytes
-    settings: bytes
 
 
 class Incomplete(InputError):
@@ -221,7 +175,7 @@ class Collected:
     def records(self) -> tuple[RunRecord, ...]:
         """The newest record of each run with all that it says, in the order of their keys, failed and stale ones too;
         read again, as tables do without."""
-        found = (record for record, _ in _records(self.folder)) if self.folder else ()
+        found = (record for record, _ in lines(self.folder)) if self.folder else ()
         return tuple(newest_of(found)[0])
 
     def of(self, data: str) -> list[Group]:
@@ -273,8 +227,8 @@ def collect(
 ) -> Collected:
     """Read <folder>/*.jsonl. select: which runs to look at. stale: runs whose record no longer fits today's code or
     data; they are left out and listed as holes. InputError names a file and line that cannot be read."""
-    with _no_cycles():
-        newest, superseded, clashes = newest_of(_readings(folder, select))
+    with no_cycles():
+        newest, superseded, clashes = newest_of(readings(folder, select))
     by_group: dict[GroupKey, list[Reading]] = defaultdict(list)
     for record in newest:
         by_group[GroupKey.of(record.key)].append(record)
@@ -286,76 +240,6 @@ def collect(
         groups.append(_group(key, known[key.benchmark], members, lacks, superseded[key]))
         holes.extend(lacks)
     return Collected(tuple(groups), tuple(holes), folder)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """No search for cycles meanwhile: parsed JSON has none, and looking through all of it again and again takes a fifth
-    of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-def _records(folder: Path) -> Iterator[tuple[RunRecord, str]]:
-    """Every record below the folder, file by file, line by line, checked; and its digest, which the check has made."""
-    for path in sorted(Path(folder).glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    where = f"{path}:{number}"
-                    try:
-                        raw = json.loads(line)
-                    except ValueError as error:
-                        raise InputError(
-                            f"{where}: not JSON ({error}); restore the line from git and report again"
-                        ) from error
-                    yield RunRecord.from_json(raw, where), raw["digest"]
-
-
-def _readings(folder: Path, select: Callable[[RunKey], bool] | None) -> Iterator[Reading]:
-    facets: dict[str, tuple[str | None, bytes, bytes]] = {}  # by digest: many records say the same
-    for record, digest in _records(folder):
-        if select is None or select(record.key):
-            if digest not in facets:
-                facets[digest] = _facets(record.what)
-            yield _reading(record, digest, *facets[digest])
-
-
-def _facets(what: Mapping[str, Any]) -> tuple[str | None, bytes, bytes]:
-    """``data``, ``rules`` and ``settings`` of a Reading."""
-    parts = {name: canonical(value) for name, value in sorted(what.items())}
-    data = parts.pop("data_digest", None)
-    rules = _fingerprint(f"{name}:{parts.get(name)}" for name in RULES)
-    return data, rules, _fingerprint(f"{name}:{text}" for name, text in parts.items())
-
-
-def _reading(record: RunRecord, digest: str, data: str | None, rules: bytes, settings: bytes) -> Reading:
-    benchmark, protocol, data_kind, profile, method, variant = map(intern, attrgetter(*RUN[:-1])(record.key))
-    metrics = {intern(split): {intern(n): v for n, v in values.items()} for split, values in record.metrics.items()}
-    return Reading(
-        key=RunKey(benchmark, protocol, data_kind, profile, method, variant, record.key.seed),
-        status=intern(record.status),
-        error=record.error,
-        metrics=metrics,
-        digest=digest,
-        predictions=record.predictions,
-        provenance={name: record.provenance[name] for name in TOLD if name in record.provenance},
-        n_parameters=record.n_parameters,
-        time_s=record.time_s,
-        peak_memory_bytes=record.peak_memory_bytes,
-        data=data,
-        rules=rules,
-        settings=settings,
-    )
-
-
-def _fingerprint(texts: Iterable[str]) -> bytes:
-    return hashlib.sha256("\n".join(texts).encode()).digest()
 
 
 def newest_of(records: Iterable[AnyLine]) -> tuple[list[AnyLine], Counter[GroupKey], list[Hole]]:
@@ -377,18 +261,6 @@ def newest_of(records: Iterable[AnyLine]) -> tuple[list[AnyLine], Counter[GroupK
 
 def _content(record: Line) -> tuple[object, ...]:
     return record.digest, record.predictions, record.metrics
-
-
-def finished_at(record: Line) -> float:
-    """Seconds since 1970 of ``provenance.finished_at`` (a number or ISO 8601, UTC where it says nothing); 0 without."""
-    value = record.provenance.get("finished_at", 0.0)
-    if isinstance(value, int | float):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise InputError(f"{record.key}: field 'provenance.finished_at' is {value!r}; expected ISO 8601") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def find_holes(records: list[Reading], stale: Collection[RunKey], spec: BenchmarkSpec) -> list[Hole]:

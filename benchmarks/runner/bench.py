@@ -6,7 +6,6 @@ torch here.
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 from baselines import METHODS
 from benchmarks import drawing
 from benchmarks.errors import InputError, unknown
+from benchmarks.runner import processes
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
 START_S = 4.0  # a process, until it measures
@@ -114,11 +114,8 @@ def _entries(method: str, grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...
 
 
 def _ask(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    environment = importlib.import_module("benchmarks.runner.environment").worker_environment()
     command = [sys.executable, "-m", "benchmarks.runner.steps", json.dumps(request)]
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = ":".join(filter(None, (root, environment.get("PYTHONPATH"))))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=processes.environment(), capture_output=True, text=True, check=False)
     lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     if done.returncode:  # most likely out of memory: what was measured before counts
         last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import distribution
@@ -24,25 +23,6 @@ from benchmarks.runner.machine import cpu_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("clcr", "baselines", "benchmarks", "pyproject.toml")
-
-# Measured: two processes of one thread beat one process of two, and spinning OpenMP threads slow each other down. glibc
-# gives every large tensor back to the kernel and asks for it again at the next step, which costs up to half the time.
-WORKER_ENVIRONMENT: Mapping[str, str] = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0",
-}
-
-
-def worker_environment() -> dict[str, str]:
-    """This process's environment with one thread per worker and reproducible matrix products on a GPU."""
-    return {**os.environ, **WORKER_ENVIRONMENT}
 
 
 def pick_device(name: str) -> torch.device:

@@ -17,7 +17,7 @@ import selectors
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -35,11 +35,13 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Crew:
-    """How many workers there are and where each computes: worker i on devices[i % len(devices)]."""
+    """How many workers there are and where each computes: worker i on devices[i % len(devices)]. starter: what starts
+    them, where that has begun already (``ahead``)."""
 
     workers: int = 1
     devices: tuple[str, ...] = ("cpu",)
     engine: str = ENGINE
+    starter: Starter | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ def longest_first(teams: Sequence[Team], planned: Iterable[Planned]) -> list[Tea
     return sorted(teams, key=negative)
 
 
+@contextlib.contextmanager
+def ahead(crew: Crew) -> Iterator[Crew]:
+    """The crew with what its workers come from being started, while the caller plans what they will do."""
+    starter = processes.starter(crew.engine)
+    try:
+        starter.begin()
+        yield replace(crew, starter=starter)
+    finally:
+        starter.end()
+
+
 def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> list[Result]:
     """Execute runs on this machine. Returns when every run has ended, here or in another runner on this folder."""
     with _Pool(teams, place, crew, listen) as pool:
@@ -195,7 +208,7 @@ class _Pool:
         self._asked_at = time.time()
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
-        self._starter = processes.starter(crew.engine)
+        self._starter = crew.starter or processes.starter(crew.engine)
 
     def __enter__(self) -> Self:
         return self

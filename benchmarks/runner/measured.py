@@ -7,7 +7,6 @@ as a sweep would have workers. A row whose profile or method source has changed 
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from baselines import METHODS
 from benchmarks import archive
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, digest_of
+from benchmarks.runner import processes
 from benchmarks.runner.machine import cpu_model
 from benchmarks.runner.names import PROFILES, base_of
 from benchmarks.runner.source import source_digest
@@ -175,11 +175,9 @@ def _read(path: Path) -> dict[str, Any]:
 def ask(request: Mapping[str, Any], fail: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """What benchmarks.runner.probe says to a request, in a process of its own in the environment of a worker: first
     what it runs on, then rows. ``fail`` hears why it did not end well; what it said before counts."""
-    environment = importlib.import_module("benchmarks.runner.environment").worker_environment()
-    environment["PYTHONPATH"] = ":".join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "benchmarks.runner.probe"]
-    asked = json.dumps({**request, "asked_at": time.time()})
-    done = subprocess.run(command, input=asked, env=environment, capture_output=True, text=True, check=False)
+    asked, own = json.dumps({**request, "asked_at": time.time()}), processes.environment()
+    done = subprocess.run(command, input=asked, env=own, capture_output=True, text=True, check=False)
     if done.returncode:
         fail((done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1])
     return [json.loads(line) for line in done.stdout.splitlines()]

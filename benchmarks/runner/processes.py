@@ -6,14 +6,13 @@ was: the exit code, a signal as its negative, None where the server of the worke
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
@@ -26,17 +25,34 @@ LAST_WORDS = 2000
 SERVERS = 5
 REMEDY = "check the installation (`clcr list` needs less of it)"
 
+# Measured: two processes of one thread beat one process of two, and spinning OpenMP threads slow each other down. glibc
+# gives every large tensor back to the kernel and asks for it again at the next step, which costs up to half the time.
+WORKER_ENVIRONMENT: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+}
+
 Code = Callable[[], int | None]
 
 
 class Starter(Protocol):
     """What starts the workers of a sweep."""
 
+    def begin(self) -> None:
+        """Start with what takes time and needs no worker yet; returns at once."""
+
     def start(self, stdin: int, stdout: int, stderr: int) -> Code:
         """A new worker with these open files, which stay the caller's to close."""
 
     def end(self) -> None:
-        """Kill every worker that still lives, and what they came from."""
+        """Kill every worker that still lives, and what they came from. Twice does no harm."""
 
 
 def starter(engine: str) -> Starter:
@@ -45,9 +61,14 @@ def starter(engine: str) -> Starter:
     return Forks(engine) if sys.platform == "linux" else Spawns()
 
 
+def worker_environment() -> dict[str, str]:
+    """This process's environment with one thread per worker and reproducible matrix products on a GPU."""
+    return {**os.environ, **WORKER_ENVIRONMENT}
+
+
 def environment() -> dict[str, str]:
     """Set before a worker, or its server, loads torch: one thread, no spinning; this checkout's packages first."""
-    found: dict[str, str] = importlib.import_module("benchmarks.runner.environment").worker_environment()
+    found = worker_environment()
     paths = [str(ROOT), *filter(None, [found.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -66,6 +87,9 @@ class Spawns:
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def begin(self) -> None:
+        """See Starter. A new interpreter has nothing to wait for."""
 
     def start(self, stdin: int, stdout: int, stderr: int) -> Code:
         """See Starter."""
@@ -91,11 +115,15 @@ class Forks:
         self._engine = engine
         self._servers: list[_Server] = []
 
+    def begin(self) -> None:
+        """See Starter."""
+        if not self._servers or self._servers[-1].dead:
+            self._serve()
+
     def start(self, stdin: int, stdout: int, stderr: int) -> Code:
         """See Starter."""
         while True:
-            if not self._servers or self._servers[-1].dead:
-                self._serve()
+            self.begin()
             number = self._servers[-1].fork(stdin, stdout, stderr)
             if number is not None:
                 return partial(self._servers[-1].code, number)

@@ -30,7 +30,7 @@ from benchmarks.data import FoldData
 from benchmarks.errors import InputError
 from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
-from benchmarks.runner import environment
+from benchmarks.runner import environment, processes
 from benchmarks.runner.config import method_row, read_tuned, resolve, tuned_path
 from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, warm_up, what
 from benchmarks.runner.seeds import stream
@@ -209,7 +209,7 @@ def _prepare_worker() -> None:
 def _environment() -> Iterator[None]:
     """The workers' environment, which must be there before they load anything; ours is put back afterwards."""
     before = dict(os.environ)
-    os.environ.update(environment.WORKER_ENVIRONMENT)
+    os.environ.update(processes.WORKER_ENVIRONMENT)
     try:
         yield
     finally:

@@ -133,6 +133,20 @@ def test_a_server_that_is_killed_again_and_again_ends_the_sweep_in_one_line(plac
     assert record(place, keys("quick")[0]).status == "done"
 
 
+def test_a_server_that_was_started_ahead_is_the_sweeps_and_ends_with_it(place: Place) -> None:
+    with launch.ahead(Crew(2, engine="fake_engine")) as crew:
+        assert isinstance(crew.starter, processes.Forks)
+        server = crew.starter._servers[0]._process.pid
+        results = launch.local([(key,) for key in keys("quick", seeds=3)], place, crew, lambda event: None)
+        assert {result.state for result in results} == {"done"}
+        assert {record(place, key).provenance["parent"] for key in keys("quick", seeds=3)} == {server}
+    assert not lives(server)
+    with launch.ahead(Crew(engine="fake_engine")) as unused:
+        assert isinstance(unused.starter, processes.Forks)
+        server = unused.starter._servers[0]._process.pid
+    assert not lives(server)
+
+
 def test_the_server_has_the_environment_of_workers_one_thread_and_no_gpu(place: Place) -> None:
     starter = processes.starter(ENGINE)
     try:

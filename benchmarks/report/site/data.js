@@ -37,7 +37,4 @@ const show = (metric, value) => {
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const many = (n, thing) => `${n.toLocaleString("en")} ${thing}${n === 1 ? "" : "s"}`;
 const scoreOf = (run, metric, split = "test") => field(run, split)?.[run.group.metrics.indexOf(metric)] ?? null;
-const epochsOf = (run) => {
-  const said = field(run, "selection") ?? {};
-  return said.epochs ?? (said.epoch === undefined || said.epoch === null ? [] : [said.epoch]);
-};
+const epochsOf = (run) => field(run, "selection")?.epochs ?? [];

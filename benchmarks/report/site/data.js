@@ -1,4 +1,5 @@
-// The embedded records, read-only. Learning curves are parsed when the first run is opened.
+// The embedded records, read-only. Learning curves stand behind this script, so that it need not wait for them, and are
+// parsed when the first run is opened.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const DATA = read("data");
 const DIGEST = document.documentElement.dataset.digest;
@@ -11,7 +12,8 @@ const BY_LABEL = new Map(DATA.methods.map((method) => [method.label, method.name
 const STATUSES = ["done", "failed", "stale", "missing"];
 
 let curves = null;
-const curveOf = (run) => (curves ??= read("curves"))[run.index] ?? null;
+const isWhole = () => document.readyState !== "loading";
+const curveOf = (run) => (isWhole() ? (curves ??= read("curves"))[run.index] ?? null : null);
 
 const pool = (place) => (place === null ? null : DATA.runs.pool[place]);
 const field = (run, name) => DATA.runs.columns[name][run.index];
@@ -35,7 +37,4 @@ const show = (metric, value) => {
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const many = (n, thing) => `${n.toLocaleString("en")} ${thing}${n === 1 ? "" : "s"}`;
 const scoreOf = (run, metric, split = "test") => field(run, split)?.[run.group.metrics.indexOf(metric)] ?? null;
-const epochsOf = (run) => {
-  const said = field(run, "selection") ?? {};
-  return said.epochs ?? (said.epoch === undefined || said.epoch === null ? [] : [said.epoch]);
-};
+const epochsOf = (run) => field(run, "selection")?.epochs ?? [];

@@ -98,10 +98,9 @@ const curveFigures = (run) => {
 
 const selectionFacts = (run) => {
   const said = field(run, "selection") ?? {};
-  const values = said.values ?? [said.value];
   const by = said.metric in DATA.metrics ? (value) => show(said.metric, value) : String;
   return [["Selected by", `${DATA.metrics[said.metric]?.title ?? said.metric ?? DASH} on ${run.group.selection === "test" ? "the TEST set" : "validation data"}`],
-    ["Epoch", epochsOf(run).join(", ") || DASH], ["Value there", values.map(by).join(", ")]];
+    ["Epoch", epochsOf(run).join(", ") || DASH], ["Value there", (said.values ?? []).map(by).join(", ") || DASH]];
 };
 
 const provenanceFacts = (run) => {
@@ -116,8 +115,9 @@ const provenanceFacts = (run) => {
     ["Versions", describe(versions ?? {}) || DASH],
     ...Object.entries(further).map(([name, inner]) => [name, describe(inner)]),
     ["Trained together with seeds", together ? describe(together) : DASH],
-    ["Time", `${value("time_s")} s`], ["Peak memory", `${(value("peak_memory_bytes") / 2 ** 20).toFixed(0)} MiB`],
-    ["Parameters", (value("n_parameters") ?? 0).toLocaleString("en")],
+    ["Time", isNumber(value("time_s")) ? `${value("time_s")} s` : DASH],
+    ["Peak memory", isNumber(value("peak_memory_bytes")) ? `${(value("peak_memory_bytes") / 2 ** 20).toFixed(0)} MiB` : DASH],
+    ["Parameters", value("n_parameters")?.toLocaleString("en") ?? DASH],
   ];
 };
 

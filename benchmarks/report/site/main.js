@@ -99,6 +99,7 @@ const drawMain = () => {
 // The digest in the head, computed again from what is embedded, where the browser offers it.
 const drawDigest = () => {
   const told = el("span", {}, "not compared: this browser offers no digests here");
+  if (!isWhole()) return null;
   const bytes = new TextEncoder().encode(byId("data").textContent + byId("curves").textContent);
   globalThis.crypto?.subtle?.digest("SHA-256", bytes).then((found) => {
     const hex = [...new Uint8Array(found)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -151,3 +152,5 @@ state = stateOf(location.hash);
 drawVersion();
 render();
 performance.mark("drawn");
+// What needs the rest of the file is drawn once more when it is there.
+addEventListener("DOMContentLoaded", () => { if (state.open || state.view === "about") render(); });

@@ -125,7 +125,7 @@ def _ordered(collected: Collected) -> list[tuple[Shelf, RunRecord]]:
 
 
 def _row(shelf: Shelf, record: RunRecord, pool: Pool) -> dict[str, Any]:
-    key, told, names = record.key, record.provenance, shelf.group.spec.metrics
+    key, told, names = record.key, _mapping(record.provenance), shelf.group.spec.metrics
     counted = (key.method, key.variant, key.seed) in shelf.counted
     environment = {name: value for name, value in told.items() if name not in NOT_ENVIRONMENT}
     return {
@@ -134,20 +134,20 @@ def _row(shelf: Shelf, record: RunRecord, pool: Pool) -> dict[str, Any]:
         "seed": key.seed,
         "status": record.status if counted or record.status != "done" else "stale",
         "error": plain(record.error) or None,
-        "test": _scores(record.metrics.get("test"), names),
-        "valid": rounded(_scores(record.metrics.get("valid"), names), SCORE_DIGITS),
-        "folds": rounded([_scores(fold.get("test"), names) for fold in record.folds], SCORE_DIGITS) or None,
-        "selection": rounded(record.selection, SCORE_DIGITS),
-        "time_s": rounded(record.time_s, DIGITS),
-        "n_parameters": plain(record.n_parameters),
-        "peak_memory_bytes": plain(record.peak_memory_bytes),
+        "test": _scores(record.metrics, "test", names),
+        "valid": rounded(_scores(record.metrics, "valid", names), SCORE_DIGITS),
+        "folds": rounded([_scores(fold, "test", names) for fold in record.folds], SCORE_DIGITS) or None,
+        "selection": _selection(record),
+        "time_s": rounded(_number(record.time_s), DIGITS),
+        "n_parameters": _number(record.n_parameters),
+        "peak_memory_bytes": _number(record.peak_memory_bytes),
         "digest": record.digest,
         "predictions": plain(record.predictions),
-        "what": pool.place({name: pool.place(value) for name, value in _parts(record.what)}),
+        "what": pool.place({name: pool.place(value) for name, value in _parts(_mapping(record.what))}),
         "environment": pool.place(environment),
         "together": pool.place(told.get("together")),
         **{name: plain(told.get(name)) for name in MOMENTS},
-        "diagnostics": _diagnostics(record.diagnostics, pool),
+        "diagnostics": _diagnostics(_mapping(record.diagnostics), pool),
     }
 
 
@@ -160,8 +160,32 @@ def _parts(what: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield str(name), value
 
 
-def _scores(values: Mapping[str, float] | None, names: Sequence[str]) -> list[Any] | None:
-    return None if values is None else [plain(values.get(name)) for name in names]
+def _mapping(value: object) -> Mapping[str, Any]:
+    """A field of a record that anyone may have written; nothing where it is of another kind."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> int | float | None:
+    known = plain(value)
+    return known if isinstance(known, int | float) and not isinstance(known, bool) else None
+
+
+def _scores(metrics: object, split: str, names: Sequence[str]) -> list[Any] | None:
+    values = _mapping(_mapping(metrics).get(split))
+    return [_number(values.get(name)) for name in names] if values else None
+
+
+def _selection(record: RunRecord) -> dict[str, Any]:
+    """What selected the epoch, which one and its value there: one of each a fold."""
+    said = _mapping(record.selection)
+    epochs, values = (_each(said, name) for name in ("epoch", "value"))
+    return {"metric": plain(said.get("metric")), "epochs": epochs, "values": rounded(values, SCORE_DIGITS)}
+
+
+def _each(said: Mapping[str, Any], name: str) -> list[int | float]:
+    several = said.get(f"{name}s")
+    given = several if isinstance(several, list) else [said.get(name)]
+    return [number for number in map(_number, given) if number is not None]
 
 
 def _diagnostics(values: Mapping[str, float], pool: Pool) -> list[Any] | None:
@@ -182,8 +206,7 @@ def _missing(shelf: Shelf, made: Collection[RunKey]) -> list[dict[str, Any]]:
 
 
 def _curve(curve: Curve, record: RunRecord) -> dict[str, Any]:
-    said = record.selection
-    chosen = said.get("epochs", [said.get("epoch")])
+    chosen = _each(_mapping(record.selection), "epoch")
     folds = [_thin(course, chosen[n] if n < len(chosen) else None) for n, course in enumerate(curve.folds)]
     return {"metric": curve.metric, "split": curve.split, "folds": folds}
 

@@ -423,6 +423,6 @@ def test_five_thousand_runs_are_sorted_within_a_second(tmp_path: Path) -> None:
     assert big_page.write(tmp_path, 5000, epochs=100) == 5000
     page = big_page.make(tmp_path)
     assert page.stat().st_size < 15e6
-    best = min(one["drawn_ms"] + one["sort_ms"] for one in big_page.measure(page, repetitions=5))
+    best = min(one["sorted_ms"] for one in big_page.measure(page, repetitions=5))
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert best < 1000 * busy

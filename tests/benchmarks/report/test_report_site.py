@@ -173,6 +173,24 @@ def test_failed_stale_and_missing_runs_are_in_the_page(write: Write) -> None:
     assert data["groups"][0]["rows"][0]["cells"]["accuracy"]["n"] == 4
 
 
+def test_a_failed_run_of_odd_kinds_does_no_harm(write: Write) -> None:
+    sweep = Sweep().records()
+    odd: Any = {
+        "selection": {"epochs": "x", "epoch": [1], "value": HOSTILE},
+        "diagnostics": [],
+        "folds": ({"test": "x"},),
+        "metrics": {"test": {"accuracy": HOSTILE}, "valid": 3},
+        "n_parameters": HOSTILE,
+        "time_s": None,
+    }
+    failed = replace(sweep[0], status="failed", error="", **odd)
+    columns = data_of(made(write([failed, *sweep[1:]]), partial=True))["runs"]["columns"]
+    assert columns["status"][0] == "failed"
+    assert (columns["test"][0], columns["valid"][0], columns["folds"][0]) == ([None, None], None, [None])
+    assert columns["selection"][0] == {"metric": None, "epochs": [], "values": []}
+    assert (columns["time_s"][0], columns["n_parameters"][0], columns["diagnostics"][0]) == (None, None, None)
+
+
 def test_long_curves_are_thinned_and_keep_the_selected_epoch(write: Write) -> None:
     chosen = {"metric": "accuracy", "epoch": 333, "value": 0.9}
     made_up = [replace(record, selection=chosen) for record in Sweep(seeds=(0, 1)).records()]

@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmarks.report.layout import Section, blocks, numeric
 
 WORDS = 28  # letters of a column of words that is wrapped beyond
+READABLE = 100  # letters in a line of sentences
 GAP = 2  # letters between two columns
 
 
@@ -27,6 +28,7 @@ def section(shown: Section, title: str = "", width: int = 80) -> Iterator[Render
                 yield Text(f"columns {number} of {len(found)}", style="dim")
             yield _table(shown, block, widths)
     said = RichTable.grid(padding=(0, 1, 0, 0))
+    said.width = min(width, READABLE)
     for line in shown.facts:
         said.add_row(" ", Text(line, style="dim", overflow="fold"))
     for line in shown.notes:

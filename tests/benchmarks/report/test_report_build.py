@@ -91,6 +91,8 @@ def test_a_selection_and_stale_runs(write: Write) -> None:
     records = Sweep().records()
     out = write(records)
     assert len(build(out, select=lambda key: key.method == "clcr").collected.groups[0].methods) == 1
+    shown = build(out, select=lambda key: key.benchmark == "crema_d").tables[3]
+    assert [section.title for section in shown.parts["real"]] == ["CREMA-D"]
     with pytest.raises(Incomplete, match="stale"):
         build(out, stale=[records[0].key])
 

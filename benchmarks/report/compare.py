@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
@@ -130,12 +130,23 @@ def _judged(contrast: Contrast, p_holm: float, family: int) -> Contrast:
 
 def against_ours(group: Group, metric: str) -> dict[str, Contrast]:
     """CLCR (full) against the full variant of every other method that was tried, by method; empty where CLCR has no
-    result."""
+    result. Methods of others are a family apart: a row that is handed in changes no mark of the suite's."""
     if not group.values((OURS, FULL), metric):
         return {}
     rivals = [method for method in group.methods if method != OURS]
-    found = contrasts(group, metric, [((OURS, FULL), (rival, FULL)) for rival in rivals])
-    return dict(zip(rivals, found, strict=True))
+    found: dict[str, Contrast] = {}
+    for external in (False, True):
+        family = [method for method in rivals if (method in group.external) == external]
+        pairs = [((OURS, FULL), (rival, FULL)) for rival in family]
+        found |= dict(zip(family, contrasts(group, metric, pairs), strict=True))
+    return {rival: found[rival] for rival in rivals}
+
+
+def families(group: Group, rivals: Collection[str]) -> str:
+    """How many comparisons are corrected together, in words."""
+    external = sum(rival in group.external for rival in rivals)
+    apart = f", and apart from them the {count(external, 'comparison')} with external methods" if external else ""
+    return f"{count(len(rivals) - external, 'comparison')}{apart}"
 
 
 def in_words(found: Sequence[Contrast], names: Sequence[str], better: str, worse: str) -> tuple[str, ...]:

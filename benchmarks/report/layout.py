@@ -87,7 +87,7 @@ def _filled(widths: Sequence[float], columns: Sequence[int], limit: float, gap: 
 
 def mapped(table: Mapping[str, str]) -> Callable[[str], str]:
     """What replaces the characters of a table in a text, and puts the text on one line."""
-    pattern = re.compile("|".join(re.escape(character) for character in table))
+    pattern = re.compile(f"[{re.escape(''.join(table))}]")
     return lambda text: pattern.sub(lambda found: table[found[0]], " ".join(text.split()))
 
 

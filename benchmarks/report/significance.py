@@ -11,7 +11,15 @@ import pandas as pd
 
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, label
-from benchmarks.report.compare import Contrast, against_ours, declared_test, in_words, needed_text, per_unit
+from benchmarks.report.compare import (
+    Contrast,
+    against_ours,
+    declared_test,
+    families,
+    in_words,
+    needed_text,
+    per_unit,
+)
 from benchmarks.report.layout import (
     DASH,
     DATA,
@@ -112,7 +120,7 @@ def _section(group: Group, found: Mapping[str, Contrast]) -> Section:
     rows = tuple(cells(rival, contrast) for rival, contrast in found.items())
     test = (
         f"{heading(group.spec.main_metric)}. Test: {declared_test(group)}; family: the "
-        f"{count(len(found), 'comparison')} of this table; correction: Holm."
+        f"{families(group, found)} of this table; correction: Holm."
     )
     notes = in_words(list(found.values()), [label(m) for m in found], BETTER, WORSE) or (NOTHING,)
     return Section(name_of(group), COLUMNS, rows, (*about(group), test), (*notes, *lacks(group, False)))

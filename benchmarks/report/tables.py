@@ -11,7 +11,7 @@ import pandas as pd
 from baselines import METHODS
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, GroupKey, Row, label, row_name
-from benchmarks.report.compare import Contrast, against_ours, declared_test, in_words
+from benchmarks.report.compare import Contrast, against_ours, declared_test, families, in_words
 from benchmarks.report.layout import (
     DASH,
     DATA,
@@ -22,7 +22,6 @@ from benchmarks.report.layout import (
     Section,
     Table,
     about,
-    count,
     heading,
     lacks,
     listed,
@@ -106,7 +105,7 @@ def _declared(group: Group, found: Mapping[str, Contrast]) -> tuple[str, ...]:
     main = METRICS[group.spec.main_metric].title
     return (
         f"Test: {declared_test(group)}, CLCR against each other row. Family: the "
-        f"{count(len(found), 'comparison')} of one metric in this table; correction: Holm. "
+        f"{families(group, found)} of one metric in this table; correction: Holm. "
         f"{WINS} CLCR is significantly better than this row, {LOSES} significantly worse. What is concluded rests on "
         f"the main metric, {main}; marks of other metrics are families of their own.",
     )

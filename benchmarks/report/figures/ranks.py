@@ -7,11 +7,9 @@ infinite degrees of freedom, over sqrt(2) (Nemenyi 1963). With few benchmarks it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.drawing import INK, SOFT, look, name, page, title
 from benchmarks.report.collect import Group, label
@@ -19,7 +17,7 @@ from benchmarks.report.figures.sheet import Sheet
 from benchmarks.report.layout import count, listed, number
 from benchmarks.report.resampling import mean_rank
 from benchmarks.report.significance import one_protocol_each, oriented
-from benchmarks.report.statistics import ALPHA
+from benchmarks.report.statistics import ALPHA, critical_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,12 +53,6 @@ def mean_ranks(groups: Sequence[Group]) -> dict[str, float]:
         return {}
     means = np.array([[np.mean(list(oriented(group, m).values())) for m in methods] for group in groups])
     return dict(sorted(zip(methods, map(float, mean_rank(means)), strict=True), key=lambda pair: pair[1]))
-
-
-def critical_difference(methods: int, benchmarks: int, alpha: float = ALPHA) -> float:
-    """The difference of mean ranks that is significant by Nemenyi's test; at least 2 methods, 1 benchmark."""
-    q = float(stats.studentized_range.ppf(1 - alpha, methods, inf)) / sqrt(2)
-    return q * sqrt(methods * (methods + 1) / (6 * benchmarks))
 
 
 def cliques(ranks: Sequence[float], width: float) -> list[tuple[int, int]]:

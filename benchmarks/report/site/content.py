@@ -17,7 +17,7 @@ from baselines import METHODS
 from benchmarks.metrics import METRICS
 from benchmarks.report import latex, layout, render, significance
 from benchmarks.report.collect import FULL, OURS, Collected, Group, GroupKey, Row, label, row_name
-from benchmarks.report.compare import Contrast, against_ours, in_words
+from benchmarks.report.compare import Contrast, against_ours, families, in_words
 from benchmarks.report.layout import (
     DATA,
     KINDS,
@@ -154,7 +154,7 @@ def _brief(group: Group, found: Mapping[str, Contrast]) -> list[str]:
     return [
         f"protocol {group.key.protocol}, profile {group.key.profile}",
         f"n = {count(len(seeds), 'seed')} ({ranges(seeds)}), {epoch}",
-        f"Holm over {count(max((c.family for c in found.values()), default=0), 'comparison')}",
+        f"Holm over {families(group, found)}",
     ]
 
 

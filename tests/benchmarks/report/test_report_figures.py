@@ -24,7 +24,8 @@ from benchmarks.report.collect import FULL, collect
 from benchmarks.report.compare import against_ours
 from benchmarks.report.figures import KINDS, figures, sheets
 from benchmarks.report.figures.cost import front
-from benchmarks.report.figures.ranks import cliques, critical_difference
+from benchmarks.report.figures.ranks import cliques
+from benchmarks.report.statistics import critical_difference
 
 pytest.importorskip("matplotlib")
 

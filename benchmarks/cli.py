@@ -96,17 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     fetching.add_argument("--large", action="store_true", help="also large files without a published checksum")
     fetching.add_argument("--sdk", action="store_true", help="CMU-MOSI and -MOSEI: let mmsdk download its sequences")
     fetching.add_argument("--dry-run", action="store_true", help="tell sources and steps, download nothing")
-    preparing = command("prepare", _prepare, "published files -> prepared folder, checked against official counts")
-    preparing.add_argument("benchmark", metavar="BENCHMARK|all")
-    preparing.add_argument("--source", metavar="DIR", help="folder of the published files (default: $CLCR_DATA)")
-    preparing.add_argument(
-        "--dry-run", action="store_true", help="say what is found and what is missing, write nothing"
-    )
-    preparing.add_argument("--verify", action="store_true", help="read the prepared folder again, compare all digests")
-    preparing.add_argument("--workers", type=int, metavar="N", help="processes that decode media (default: one a core)")
-    preparing.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
-    preparing.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
-    preparing.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
+    _add_prepare(command("prepare", _prepare, "published files -> prepared folder, checked against official counts"))
     planning = command("plan", _plan, "the runs, their state, predicted time and memory; runs nothing")
     planning.add_argument(
         "--measure", type=float, nargs="?", const=120.0, metavar="S",
@@ -142,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("benchmark", metavar="BENCHMARK|all")
+    parser.add_argument("--source", metavar="DIR", help="folder of the published files (default: $CLCR_DATA)")
+    parser.add_argument("--dry-run", action="store_true", help="say what is found and what is missing, write nothing")
+    parser.add_argument("--verify", action="store_true", help="read the prepared folder again, compare all digests")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode media (default: one a core)")
+    parser.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
+    parser.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
+    parser.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -223,6 +223,9 @@ def _small_svg(text: str) -> str:
     text = re.sub(r"-?\d+\.\d{2,}", lambda found: _short(float(found[0])), re.sub(r"<!--.*?-->", "", text, flags=re.S))
     text = re.sub(r'(?<= d=")[^"]*', lambda found: _short_path(found[0]), text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    names = dict.fromkeys(re.findall(r'(?<= id=")[mp][0-9a-f]{10}(?=")', text))  # of unrounded coordinates
+    for place, name in enumerate(names):
+        text = text.replace(name, f"i{place}")
     text = text.replace("DejaVuSans-Bold-", "b").replace("DejaVuSans-", "r")
     text = re.sub(r'(href="#[br]\w+") transform="translate\((\S+) 0\)"', r'\1 x="\2"', text)
     return re.sub(r"\s*\n\s*", "\n", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import report
@@ -13,6 +14,8 @@ from benchmarks.report.layout import count
 # compared.
 GENERATED = ("tables", "figures", "site")
 NOT_READ = ("runs", *GENERATED)
+PINS = Path(__file__).resolve().parents[2] / "constraints.txt"
+DRAWS = ("matplotlib", "pillow", "numpy")  # what decides the bytes of a figure
 REMEDY = "make it again with `clcr report` and commit it with the records"
 
 
@@ -24,12 +27,27 @@ def compare(out: Path) -> Part:
             if path.name not in NOT_READ:
                 (again / path.name).symlink_to(path)
         report.build(again, partial=True)
-        kinds = [name for name in GENERATED if (out / name).is_dir()]
+        committed = [name for name in GENERATED if (out / name).is_dir()]
+        elsewhere = {name: other_bytes(name) for name in committed}
+        kinds = [name for name in committed if not elsewhere[name]]
         failures = [failure for name in kinds for failure in _folder(name, out, again)]
         number = sum(len(_files(out / name)) for name in kinds)
-    if not kinds:
+    if not committed:
         failures = [Finding(str(out / GENERATED[0]), "the report's tables", "no such folder", REMEDY)]
-    return Part(f"{count(number, 'file')} in {', '.join(kinds) or 'no folder'}", tuple(failures))
+    notes = tuple(f"{name} are not compared: {why}" for name, why in elsewhere.items() if why)
+    return Part(f"{count(number, 'file')} in {', '.join(kinds) or 'no folder'}", tuple(failures), notes)
+
+
+def other_bytes(name: str) -> str:
+    """Why a kind of file cannot come out the same here, in words; "" where it must."""
+    lacking = report.LACKS[name]()
+    if lacking or name != "figures" or not PINS.is_file():
+        return lacking
+    pins = dict(line.strip().split("==") for line in PINS.read_text(encoding="utf-8").splitlines() if "==" in line)
+    here = {package: version(package) for package in DRAWS}
+    wrong = [f"{package} is {here[package]}, pinned {pins.get(package)}" for package in DRAWS
+             if here[package] != pins.get(package)]  # fmt: skip
+    return "; ".join(wrong)
 
 
 def _files(folder: Path) -> list[Path]:

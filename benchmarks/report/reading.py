@@ -95,6 +95,7 @@ def lines(folder: Path) -> Iterator[tuple[RunRecord, str]]:
 
 
 def readings(folder: Path, select: Callable[[RunKey], bool] | None) -> Iterator[Reading]:
+    """What tables need of every record below the folder that is looked at."""
     facets: dict[str, tuple[str | None, bytes, bytes]] = {}  # by digest: many records say the same
     for record, digest in lines(folder):
         if select is None or select(record.key):
@@ -113,7 +114,8 @@ def _facets(what: Mapping[str, Any]) -> tuple[str | None, bytes, bytes]:
 
 def _reading(record: RunRecord, digest: str, data: str | None, rules: bytes, settings: bytes) -> Reading:
     benchmark, protocol, data_kind, profile, method, variant = map(intern, attrgetter(*KEY)(record.key))
-    metrics = {intern(split): {intern(n): v for n, v in values.items()} for split, values in record.metrics.items()}
+    scored = record.metrics if record.status == "done" else {}
+    metrics = {intern(split): {intern(n): v for n, v in values.items()} for split, values in scored.items()}
     return Reading(
         key=RunKey(benchmark, protocol, data_kind, profile, method, variant, record.key.seed),
         status=intern(record.status),

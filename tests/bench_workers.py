@@ -1,6 +1,6 @@
 """What two worker processes make of two cores, and how long a worker takes to start. Run it by hand.
 
-    python tests/bench_workers.py [--workers 1 2] [--rounds 3] [--patience 600]
+    python tests/bench_workers.py [--workers 1 2] [--rounds 3] [--seeds 0-15] [--patience 600]
 
 Sweeps of the same runs with so many workers take turns, each into an empty folder, timed from the command to its end;
 the median counts. Before each the machine is given time to be quiet: what other processes use of its cores is noted
@@ -30,7 +30,7 @@ from benchmarks.runner import environment, launch, processes, store  # noqa: E40
 from benchmarks.runner.plan import ENGINE, Place  # noqa: E402
 
 SELECTION = ("--benchmark", "ave,cmu_mosi", "--data", "twin", "--method", "clcr,late_fusion", "--profile", "tiny")
-SEEDS = ("--seeds", "0-15", "--seeds-together", "8")
+TOGETHER = ("--seeds-together", "8")
 SAMPLE_S = 5.0
 
 
@@ -57,7 +57,8 @@ def quiet(limit: float, patience_s: float) -> float:
 def sweep(workers: int, chosen: argparse.Namespace) -> dict[str, float]:
     """One sweep: seconds of all and of its trainings, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.cli", "run", *SELECTION, *SEEDS, "--device", "cpu", "--quiet"]
+        command = [sys.executable, "-m", "benchmarks.cli", "run", *SELECTION, *TOGETHER, "--seeds", chosen.seeds]
+        command += ["--device", "cpu", "--quiet"]
         before = quiet(chosen.limit, chosen.patience)
         began = time.perf_counter()
         subprocess.run([*command, "--workers", str(workers), "--out", folder], cwd=ROOT, check=True)
@@ -95,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", default="0-15")
     parser.add_argument("--limit", type=float, default=0.2, help="cores that others may use when a sweep starts")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for that before each sweep")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench" / "workers.json")
@@ -109,7 +111,7 @@ def main() -> None:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cores": os.cpu_count(),
         **environment.provenance(torch.device("cpu")),
-        "selection": " ".join((*SELECTION, *SEEDS)),
+        "selection": " ".join((*SELECTION, *TOGETHER, "--seeds", chosen.seeds)),
         "sweeps": sweeps,
         "median_wall_s": walls,
         "speedup": {n: round(walls[chosen.workers[0]] / wall, 3) for n, wall in walls.items()},

@@ -19,7 +19,7 @@ OPEN = OUT="$(OUT)" DEVICE="$(DEVICE)" LAUNCHER="$(LAUNCHER)" WORKERS="$(WORKERS
 RUN_FLAGS = --launcher $(LAUNCHER) --device $(DEVICE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 .DELETE_ON_ERROR:
-.PHONY: env reproduce-all open table test check lint clean $(BENCHMARKS) $(OPEN_SETS)
+.PHONY: env reproduce-all open table test check bench lint clean $(BENCHMARKS) $(OPEN_SETS)
 
 env: $(VENV)/.made
 
@@ -60,6 +60,10 @@ check: env
 	@if [ -n "$(CLCR_DATA)" ]; then for set in cmu_mosi ravdess ucf101 av_digits; do \
 	  $(CLCR) prepare $$set --source "$(CLCR_DATA)" --quiet || echo "check: goes on without $$set"; done; fi
 	OMP_NUM_THREADS=1 $(CLCR) check --out $(OUT)
+
+# Training steps of every method on DEVICE: time, operations, roofline, memory; printed, and kept below OUT.
+bench: env
+	$(CLCR) bench --device $(DEVICE) --out $(OUT)/bench/here.json
 
 lint: env
 	$(VENV)/bin/ruff check .

@@ -31,7 +31,7 @@ from benchmarks import cli  # noqa: E402
 from benchmarks.record import RunKey, RunRecord  # noqa: E402
 from benchmarks.runner import environment, launch, plan, store, teams  # noqa: E402
 from benchmarks.runner import execute as real  # noqa: E402
-from benchmarks.runner.execute import Options, best_together, describe, mark  # noqa: E402, F401 (an engine has them)
+from benchmarks.runner.execute import Options, best_together, describe, mark, warm_up  # noqa: E402, F401 (of an engine)
 
 TWINS = "crema_d,kinetics_sounds,ave,ucf101,cmu_mosi,cmu_mosei"
 OPEN = ("--data", "real", "--profile", "open", "--seeds", "0-4")

@@ -29,7 +29,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get(
 
 from benchmarks import cli  # noqa: E402
 from benchmarks.record import RunKey, RunRecord  # noqa: E402
-from benchmarks.runner import environment, launch, plan, store, teams  # noqa: E402
+from benchmarks.runner import environment, launch, plan, processes, store, teams  # noqa: E402
 from benchmarks.runner import execute as real  # noqa: E402
 from benchmarks.runner.execute import Options, best_together, describe, mark, warm_up  # noqa: E402, F401 (of an engine)
 
@@ -143,7 +143,7 @@ def main() -> None:
         if chosen.out:
             rest = [row for row in kept if row["sweep"] not in {row["sweep"] for row in found}]
             origin = {"date": time.strftime("%Y-%m-%d"), **environment.provenance(real.torch.device("cpu"))}
-            origin["threads_per_worker"] = int(environment.WORKER_ENVIRONMENT["OMP_NUM_THREADS"])
+            origin["threads_per_worker"] = int(processes.WORKER_ENVIRONMENT["OMP_NUM_THREADS"])
             del origin["threads"]  # of this process, which trains nothing
             chosen.out.write_text(json.dumps({**origin, "sweeps": [*rest, *found]}, indent=1) + "\n")
 

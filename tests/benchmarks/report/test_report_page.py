@@ -70,7 +70,7 @@ def page(session: tuple[Browser, Path], site: Path) -> Iterator[Browser]:
     assert [entry["message"] for entry in found.logs("browser") if entry["level"] != "DEBUG"] == []
     events = [json.loads(entry["message"])["message"] for entry in found.logs("performance")]
     sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    mine = [said for said in sent if not said["documentURL"].startswith("chrome:")]  # not the empty tab of the start
+    mine = [said for said in sent if not said["documentURL"].startswith("chrome")]  # not what the first, empty tab asks
     asked = {said["request"]["url"].split("#")[0] for said in mine}
     assert site.as_uri() in asked
     assert asked <= {site.as_uri(), "about:blank", "data:,"}

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
     )
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    running.add_argument("--launcher-config", metavar="FILE.yaml", help="how it does that, see docs/cluster.md")
+    running.add_argument("--dry-run", action="store_true", help="print what the launcher would submit, execute nothing")
     _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables, figures")
@@ -269,7 +271,8 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
 def _run(args: argparse.Namespace, console: Console) -> int:
     from benchmarks.runner import launch
 
-    with launch.ahead(_crew(args)) as crew:
+    asked = replace(_crew(args), settings=Path(args.launcher_config) if args.launcher_config else None)
+    with launch.ahead(asked) if args.launcher == "local" else nullcontext(asked) as crew:
         return _sweep(args, console, crew)
 
 
@@ -288,6 +291,11 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
     to_do = [run for run in planned if run.state != "done"]
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
     runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note), planned)
+    if args.dry_run:
+        text = launch.dry_run(args.launcher, runs, place, crew)
+        console.data({"script": text})
+        console.say(text)
+        return 0
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []

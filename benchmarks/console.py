@@ -223,6 +223,8 @@ class Watch:
             self._tell(event.result, now)
         elif event.kind == "retry":
             self._line(f"{event.key}: {event.note}; trying once more")
+        elif event.kind == "note":
+            self._line(event.note)
         elif event.kind == "wait" and not self._waiting:
             self._waiting = True
             self._line("another runner works on this folder; its runs are waited for, not repeated")

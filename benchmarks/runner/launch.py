@@ -42,6 +42,7 @@ class Crew:
     devices: tuple[str, ...] = ("cpu",)
     engine: str = ENGINE
     starter: Starter | None = None
+    settings: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Event:
-    """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left) or
-    "tick" (nothing, POLL_S passed). share: how far the run is, 0..1; together: how many train as one with it. result:
-    of an "end"."""
+    """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left), "note"
+    (good to know) or "tick" (nothing, POLL_S passed). share: how far the run is, 0..1; together: how many train as one
+    with it. result: of an "end"."""
 
     kind: str
     key: RunKey | None = None
@@ -78,7 +79,10 @@ class Launcher(Protocol):
         """Execute the runs and tell the listener how it goes."""
 
 
-LAUNCHERS: Mapping[str, str] = {"local": "benchmarks.runner.launch:local"}
+LAUNCHERS: Mapping[str, str] = {
+    "local": "benchmarks.runner.launch:local",
+    "slurm": "benchmarks.runner.slurm:array",
+}
 
 
 def launcher(name: str) -> Launcher:
@@ -88,6 +92,14 @@ def launcher(name: str) -> Launcher:
     module, _, function = LAUNCHERS[name].partition(":")
     found: Launcher = getattr(importlib.import_module(module), function)
     return found
+
+
+def dry_run(name: str, teams: Sequence[Team], place: Place, crew: Crew) -> str:
+    """What a launcher would submit. InputError for one that submits nothing."""
+    module = importlib.import_module(launcher(name).__module__)
+    if not hasattr(module, "script"):
+        raise InputError(f"--dry-run: the launcher {name} submits nothing; `clcr plan` tells what would be executed")
+    return str(module.script(teams, place, crew))
 
 
 def devices(wanted: str) -> tuple[str, ...]:

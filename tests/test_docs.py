@@ -6,18 +6,21 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks import BENCHMARKS, catalog, cli
 from benchmarks.cli import main
 from benchmarks.errors import InputError
-from benchmarks.runner import plan
+from benchmarks.runner import plan, slurm_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "REPRODUCE.md", "CONTRIBUTING.md")
-GUIDES = ("docs/data.md", "docs/submit.md")  # need data or a package: their lines are parsed and not planned
+# These need data, a package or a cluster: their lines are parsed and not planned.
+GUIDES = ("docs/data.md", "docs/submit.md", "docs/cluster.md")
 
 
 def blocks(language: str, names: tuple[str, ...] = DOCUMENTS) -> list[str]:
@@ -86,6 +89,13 @@ def test_clcr_lines_are_what_the_parser_takes(line: str) -> None:
 def test_a_line_with_what_does_not_exist_would_be_seen(line: str) -> None:
     with pytest.raises(InputError):
         parsed(line)
+
+
+def test_the_settings_in_the_guide_to_clusters_are_all_there_are(tmp_path: Path) -> None:
+    (tmp_path / "slurm.yaml").write_text("".join(blocks("yaml", ("docs/cluster.md",))))
+    slurm_settings.read(tmp_path / "slurm.yaml")
+    said = set(yaml.safe_load((tmp_path / "slurm.yaml").read_text())) | {"gres", "qos"}
+    assert said == {field.name for field in fields(slurm_settings.Settings)}
 
 
 def test_the_guide_to_data_leads_through_all_six_benchmarks() -> None:

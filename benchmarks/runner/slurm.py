@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks import archive
 from benchmarks.errors import InputError
-from benchmarks.record import RunKey, digest_of
+from benchmarks.record import RunKey
 from benchmarks.runner import claims, launch, plan, slurm_settings, store
 from benchmarks.runner.launch import Crew, Event, Listener, Result
 from benchmarks.runner.plan import Place, Team
@@ -101,7 +101,7 @@ class Task:
             workers=job.workers or launch.default_workers(devices),
             devices=devices,
             engine=job.engine,
-            retry_before=job.asked_at,
+            retry_before=job.retry_before,
             grace_s=job.grace_s,
         )
         teams = dealt(job.teams, index, job.tasks)
@@ -116,7 +116,7 @@ class Task:
     def checkpoint(self, index: int) -> Any:
         """What submitit calls before the time is up, and then requeues: workers stop and leave their checkpoints."""
         self.stopping = True
-        launch.stop_all(_Job.read(self.folder).grace_s)
+        _stop(_Job.read(self.folder).grace_s)
         environment = _submitit("submitit").JobEnvironment()
         pickle = environment.paths.submitted_pickle
         pickle.with_suffix(f"{pickle.suffix}.save_tmp").unlink(missing_ok=True)  # one left by a kill would be refused
@@ -129,11 +129,17 @@ class Task:
             return
         self.stopping = True
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # some clusters send it as well
-        launch.stop_all(job.grace_s)
+        _stop(job.grace_s)
         number = os.environ.get("SLURM_JOB_ID", "")
         if _told(["squeue", "--noheader", "--jobs", number, "--format", "%T"]) == "RUNNING":
             _told(["scontrol", "requeue", number])
         sys.exit(128 + signal.SIGTERM)
+
+
+def _stop(grace_s: float) -> None:
+    """Stop the workers. SLURM signals all processes of a task: one that had not yet begun has died of it."""
+    with contextlib.suppress(InputError):
+        launch.stop_all(grace_s)
 
 
 def dealt(teams: Sequence[Team], index: int, tasks: int) -> list[Team]:
@@ -143,7 +149,7 @@ def dealt(teams: Sequence[Team], index: int, tasks: int) -> list[Team]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the elements are told. asked_at: when, by the clock of the results' file system."""
+    """What the elements are told. asked_at: when, by the clock of the results' file system; retry_before: see Crew."""
 
     teams: tuple[Team, ...]
     place: Place
@@ -152,6 +158,7 @@ class _Job:
     workers: int
     tasks: int
     grace_s: float
+    retry_before: float
     asked_at: float
 
     def write(self, folder: Path) -> None:
@@ -172,11 +179,11 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Array:
-    """An array that was submitted: its folder, its runs, and when it was asked for."""
+    """An array that was submitted: its folder and what its elements were told."""
 
     folder: Path
+    job: _Job
     keys: frozenset[RunKey]
-    asked_at: float
 
     @property
     def name(self) -> str:
@@ -205,7 +212,6 @@ def _submit(teams: Sequence[Team], place: Place, crew: Crew, chosen: Settings, p
     submitit = _submitit("submitit")
     folder = parent / f"clcr-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder.mkdir(mode=0o700)
-    asked_at = claims.now(folder)
     job = _Job(
         teams=tuple(teams),
         place=replace(place, out=place.out.resolve(), cache=place.cache.resolve()),
@@ -214,7 +220,8 @@ def _submit(teams: Sequence[Team], place: Place, crew: Crew, chosen: Settings, p
         workers=chosen.workers,
         tasks=chosen.tasks,
         grace_s=GRACE_SHARE * chosen.signal_s,
-        asked_at=asked_at,
+        retry_before=crew.retry_before,
+        asked_at=claims.now(folder),
     )
     said = io.StringIO()
     try:
@@ -229,7 +236,7 @@ def _submit(teams: Sequence[Team], place: Place, crew: Crew, chosen: Settings, p
         raise InputError(
             f"SLURM does not take the job: {told}; correct {crew.settings or 'with --launcher-config'}"
         ) from error
-    return _Array(folder, frozenset(key for team in teams for key in team), asked_at)
+    return _Array(folder, job, frozenset(key for team in teams for key in team))
 
 
 def _parameters(chosen: Settings, name: str) -> dict[str, Any]:
@@ -274,7 +281,7 @@ def _living(parent: Path, place: Place, keys: set[RunKey]) -> list[_Array]:
             job = _Job.read(folder)
             theirs = frozenset(key for team in job.teams for key in team)
             if theirs & keys and job.place.overrides == place.overrides:
-                found.append(_Array(folder, theirs, job.asked_at))
+                found.append(_Array(folder, job, theirs))
     names = _queued() if found else set()
     if names is None:
         raise InputError("squeue does not answer: whether earlier arrays still run cannot be told; try again later")
@@ -311,8 +318,8 @@ class _Teller:
         if event.result:
             error = f": {event.result.error}" if event.result.error else ""
             self._log(f"{event.result.state} {event.key} {event.result.seconds:.1f} s{error}")
-        elif event.kind in ("start", "retry", "wait"):
-            self._log(f"{event.kind} {event.key} {event.note}".rstrip())
+        elif event.kind in ("start", "retry", "wait", "stop"):
+            self._log(" ".join(filter(None, (event.kind, str(event.key or ""), event.note))))
 
 
 class _Watch:
@@ -323,7 +330,7 @@ class _Watch:
     ) -> None:
         self._place, self._crew, self._arrays, self._listen = place, crew, arrays, listen
         self._together = {key: len(team) for team in teams for key in team}
-        self._asked_at = {key: found.asked_at for found in arrays for key in found.keys}
+        self._jobs = {key: found.job for found in arrays for key in found.keys}
         self._open = dict.fromkeys(self._together)
         self._running: set[RunKey] = set()
         self._digests: dict[RunKey, str] = {}
@@ -376,18 +383,19 @@ class _Watch:
             record = store.read_run(folder)
         except InputError:  # an element will put it aside
             return None
-        if record is None:
+        written_at, job = store.written_at(folder), self._jobs[key]
+        fresh = written_at > job.asked_at
+        if record is None or not (fresh or record.digest == self._digest(key)):
             return None
-        fresh = store.written_at(folder) > self._asked_at[key]
-        if record.status == "done" and (fresh or record.digest == self._digest(key)):
+        if record.status == "done":
             return Result(key, "done" if fresh else "kept", record.time_s)
-        return Result(key, "failed", record.time_s, record.error) if fresh and record.status == "failed" else None
+        return Result(key, "failed", record.time_s, record.error) if written_at >= job.retry_before else None
 
     def _digest(self, key: RunKey) -> str:
         if key not in self._digests:
-            engine = importlib.import_module(self._crew.engine)
-            self._digests[key] = digest_of(engine.describe(key, plan.options(self._place, self._crew.engine)))
-        return self._digests[key]
+            with contextlib.suppress(InputError):  # an element refuses it, and says why
+                self._digests[key] = plan.digest_now(key, self._place, self._crew.engine)
+        return self._digests.get(key, "")
 
     def _clear(self) -> None:
         """Elements that have not begun have nothing left to do."""

@@ -1,0 +1,152 @@
+"""An array on a real SLURM whose node dies, whose tasks are killed, preempted and run out of time: the results are
+those of an undisturbed sweep on one machine, and no run was executed to its end twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import one_node
+import pytest
+from one_node import Cluster, wait_for
+
+from benchmarks import cli
+from benchmarks.runner import claims, store
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = ["--set", "training.epochs=36", "--set", "training.patience=0"]
+SELECTION = ["--benchmark", "cmu_mosi", "--data", "twin", "--method", "misa,late_fusion", "--seeds", "0-5"]
+SWEEP = [*SELECTION, "--seeds-together", "1", *EPOCHS]
+RUNS = 12
+SETTINGS = """\
+partition: low
+time: 0:10:00
+tasks: 3
+workers: 1
+cpus_per_task: 1
+signal_s: 10
+poll_s: 0.5
+device: cpu
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(one_node.missing()), reason=one_node.missing()),
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("submitit")
+    with tempfile.TemporaryDirectory() as folder, one_node.running(Path(folder) / "slurm") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def start(out: Path, *options: str, slurm: Cluster | None = None) -> subprocess.Popen[str]:
+    environment = {**os.environ, **({"SLURM_CONF": slurm.environment["SLURM_CONF"]} if slurm else {})}
+    command = [sys.executable, "-m", "benchmarks.cli", "run", *SWEEP, "--out", str(out), *options, "--json"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(process: subprocess.Popen[str], seconds: float = 300) -> dict[str, int]:
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err
+    counts: dict[str, int] = json.loads(out)
+    return counts
+
+
+def working(out: Path) -> list[Path]:
+    return [folder for folder in store.run_folders(out) if claims.held(folder)]
+
+
+def elements(cluster: Cluster) -> dict[str, dict[str, str]]:
+    """The elements of the array that run, by the nodes' names and their indices."""
+    found = [job for job in cluster.jobs() if job["JobState"] == "RUNNING" and "ArrayTaskId" in job]
+    return {f"{job['NodeList']}/{job['ArrayTaskId']}": job for job in found}
+
+
+def process_of(index: str) -> int:
+    """The process of an element that runs."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line, environment = (path / "cmdline").read_bytes(), (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_task = b"submitit.core._submit" in line and not line.startswith(b"srun")
+        if is_task and f"SLURM_ARRAY_TASK_ID={index}".encode() in environment and b"SLURM_STEP_ID=0" in environment:
+            return int(path.name)
+    raise AssertionError(f"element {index} does not run")
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Everything that must not depend on how the sweep went: predictions, curves, tables without costs."""
+    assert cli.main(["report", "--only", "tables", "--quiet", *EPOCHS, "--out", str(out)]) == 0
+    paths = [*out.glob("runs/*/*/*/*/predictions.npz"), *out.glob("runs/*/*/*/*/curves.jsonl"), *out.glob("tables/*")]
+    return {str(p.relative_to(out)): p.read_bytes() for p in paths if not p.name.startswith("cost.")}
+
+
+def logs(out: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in sorted(out.glob("launch/*/*_log.*")))
+
+
+def test_an_array_that_loses_a_node_and_tasks_ends_like_an_undisturbed_sweep(cluster: Cluster, tmp_path: Path) -> None:
+    calm, out, settings = tmp_path / "calm", tmp_path / "out", tmp_path / "slurm.yaml"
+    settings.write_text(SETTINGS)
+    slurm = ["--launcher", "slurm", "--launcher-config", str(settings)]
+    assert finished(start(calm, "--workers", "2"))["done"] == RUNS
+
+    first = start(out, *slurm, slurm=cluster)
+    wait_for(lambda: len(elements(cluster)) == 3 and len(working(out)) == 3, 60, "three elements at work")
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate(timeout=30)
+    assert first.returncode == cli.INTERRUPTED
+    assert "scancel --name=clcr-" in told
+    second = start(out, *slurm, slurm=cluster)
+
+    alone = next(name for name in elements(cluster) if name.startswith("two/"))
+    killed, preempted = [name for name in elements(cluster) if name.startswith("one/")]
+    cluster.kill_node("two")
+    os.kill(process_of(killed.partition("/")[2]), signal.SIGKILL)
+    wait_for(lambda: killed not in elements(cluster), 30, "SLURM to see that a task was killed")
+    cluster.run(
+        "sbatch", "--partition=high", "--nodelist=one", "--cpus-per-task=2", "--wrap=sleep 1", "--output=/dev/null"
+    )
+    wait_for(lambda: preempted not in elements(cluster), 30, "the preemption")
+    wait_for(lambda: preempted in elements(cluster), 60, "the preempted element to come back")
+    number = elements(cluster)[preempted]["JobId"]
+    cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")  # minutes; SLURM looks every half minute
+    wait_for(lambda: "timed-out" in logs(out), 90, "the signal before the end of the time")
+    cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=10")
+
+    assert finished(second)["failed"] == 0
+    jobs = {job["ArrayTaskId"]: job for job in cluster.jobs() if "ArrayTaskId" in job}
+    controller, tasks = cluster.log(), logs(out)
+    assert len({job["ArrayJobId"] for job in jobs.values()}) == 1, "the second command submitted again"
+    assert jobs[killed.partition("/")[2]]["ExitCode"] != "0:0"
+    assert re.search(r"preempted JobId=\S+ has been requeued", controller)
+    assert f"due to failure of node {alone.partition('/')[0]}" in controller
+    assert "timed-out" in tasks
+    assert "Requeued job" in tasks
+
+    executed = Counter(re.findall(r"INFO \(.*\) - done (\S+)", tasks))
+    assert len(executed) == RUNS
+    assert set(executed.values()) == {1}
+    assert results(out) == results(calm)
+    assert not list(out.glob("runs/*/*/*/.seed-*")), "claims or attempts are left"

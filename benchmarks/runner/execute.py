@@ -217,7 +217,11 @@ def _counted(key: RunKey, options: Options) -> Choice:
 
 
 def execute(
-    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
+    keys: Sequence[RunKey],
+    options: Options,
+    folders: Sequence[Path],
+    report: Callable[[Progress], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[RunRecord]:
     """Train and score the runs of a group; predictions.npz, curves.jsonl and log.txt are in each run's folder then.
 

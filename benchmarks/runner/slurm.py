@@ -51,7 +51,7 @@ def array(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> 
     chosen = slurm_settings.read(crew.settings)
     parent = _parent(place)
     with claims.locked(parent):  # of two equal commands at one time, one submits
-        arrays = _living(parent, place, {key for team in teams for key in team})
+        arrays = _living(parent, place, {key for team in teams for key in team}, crew.retry_before > 0)
         known = set().union(*(found.keys for found in arrays))
         rest = [team for team in teams if not known.issuperset(team)]
         for found in arrays:
@@ -273,14 +273,14 @@ def _submitit(name: str) -> Any:
         raise InputError(HINT) from error
 
 
-def _living(parent: Path, place: Place, keys: set[RunKey]) -> list[_Array]:
-    """The arrays in the queue that were submitted for some of these runs, told the same."""
+def _living(parent: Path, place: Place, keys: set[RunKey], retry: bool) -> list[_Array]:
+    """The arrays in the queue that were submitted for some of these runs, told the same; retry: and whose failures."""
     found = []
     for folder in sorted(parent.glob("clcr-*")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a folder whose writer was killed
             job = _Job.read(folder)
             theirs = frozenset(key for team in job.teams for key in team)
-            if theirs & keys and job.place.overrides == place.overrides:
+            if theirs & keys and job.place.overrides == place.overrides and (job.retry_before > 0 or not retry):
                 found.append(_Array(folder, job, theirs))
     names = _queued() if found else set()
     if names is None:

@@ -2,12 +2,14 @@
 
 Nothing of the system's SLURM is read or written (SLURM_CONF names the private slurm.conf) and no init system is needed.
 Each node is a node daemon with a port of its own, so that one can be killed while the others go on. Needs root, and the
-packages slurm-wlm and munge. ``with running(folder) as cluster`` ends every daemon and every job at its end.
+packages slurm-wlm and munge. ``with running(folder) as cluster`` ends every daemon and every job at its end; daemons are
+children of the calling process and end with it, whatever ends it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -70,6 +72,7 @@ class Cluster:
 
     def __init__(self, folder: Path, nodes: tuple[str, ...], cpus: int) -> None:
         self.folder, self.nodes = folder, nodes
+        self._daemons: list[subprocess.Popen[bytes]] = []
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         (folder / "state").mkdir(parents=True)
         host = socket.gethostname().partition(".")[0]
@@ -90,15 +93,26 @@ class Cluster:
         """Start all daemons; returns when the nodes are idle."""
         files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         options = [f"--{option}={self.folder}/munge.{end}" for option, end in files.items()]
-        self.run("munged", "--force", f"--key-file={self.folder}/munge.key", *options)
-        self.run("slurmctld")
+        self._daemon("munged", "--foreground", "--force", f"--key-file={self.folder}/munge.key", *options)
+        wait_for((self.folder / "munge.socket").exists, 10, "munge")
+        self._daemon("slurmctld", "-D")
         for node in self.nodes:
-            self.start_node(node)
-        wait_for(lambda: self.run("sinfo", "-h", "-p", "low", "-o", "%T") == "idle", 30, "idle nodes")
+            self._daemon("slurmd", "-D", "-N", node)
+        wait_for(self._idle, 30, "idle nodes")
 
-    def start_node(self, node: str) -> None:
-        """Start the daemon of a node, again where it was killed."""
-        self.run("slurmd", "-N", node)
+    def _daemon(self, *command: str) -> None:
+        quiet = subprocess.DEVNULL
+        self._daemons.append(
+            subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdin=quiet, stdout=quiet, stderr=quiet,
+                preexec_fn=_die_with_parent,
+            )
+        )  # fmt: skip
+
+    def _idle(self) -> bool:
+        with contextlib.suppress(subprocess.SubprocessError):  # the controller is not up yet
+            return self.run("sinfo", "-h", "-p", "low", "-o", "%T") == "idle"
+        return False
 
     def run(self, *command: str) -> str:
         """What a command of SLURM prints; CalledProcessError where it fails."""
@@ -114,7 +128,8 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """What a node that loses its power does: its daemon, its steps and their processes are gone at once."""
-        heads = [pid for pid in _living() if self._logs_to(pid, node)]
+        everything = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        heads = [pid for pid in everything if self._logs_to(pid, node)]
         for pid in [each for head in heads for each in (head, *_descendants(head))]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -134,11 +149,9 @@ class Cluster:
         """End all jobs and all daemons."""
         for node in self.nodes:
             self.kill_node(node)
-        for name in ("slurmctld", "munge"):
-            with contextlib.suppress(OSError, ValueError):
-                pid = int((self.folder / f"{name}.pid").read_text())
-                os.kill(pid, signal.SIGTERM)
-                wait_for(lambda pid=pid: pid not in _living(), 20, f"the end of {name}")  # type: ignore[misc]
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            daemon.wait(20)
 
 
 @contextlib.contextmanager
@@ -169,14 +182,8 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _living() -> list[int]:
-    """The processes there are, without those that have ended and that nobody has asked how."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (path / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found.append(int(path.name))
-    return found
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _descendants(pid: int) -> list[int]:

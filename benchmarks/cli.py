@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 runs failed or a check did not hold, 2 bad input (one line
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -108,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
     )
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    running.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, metavar="M",
+        help="keep a long run's state every so many minutes (default: 5; 0: not by time)",
+    )  # fmt: skip
+    running.add_argument(
+        "--checkpoint-epochs", type=int, default=0, metavar="N", help="also after every N epochs (default: 0, not)"
+    )
     _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables, figures")
@@ -279,7 +287,7 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
 
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
-    place = replace(_place(args), device=crew.devices[0])
+    place = replace(_place(args), device=crew.devices[0], **_checkpoints(args))
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)
     store.check_out(place.out)
@@ -296,6 +304,14 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
             print(f"clcr: interrupted with {done} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
             return INTERRUPTED
     return _finish(console, len(keys) - len(to_do), results)
+
+
+def _checkpoints(args: argparse.Namespace) -> dict[str, Any]:
+    if not 0 <= args.checkpoint_minutes < math.inf:
+        raise InputError(f"--checkpoint-minutes {args.checkpoint_minutes}: must be 0 or more")
+    if args.checkpoint_epochs < 0:
+        raise InputError(f"--checkpoint-epochs {args.checkpoint_epochs}: must be 0 or more")
+    return {"checkpoint_s": 60 * args.checkpoint_minutes, "checkpoint_epochs": args.checkpoint_epochs}
 
 
 def _crew(args: argparse.Namespace) -> Crew:

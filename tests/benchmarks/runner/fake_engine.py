@@ -26,6 +26,8 @@ class Options:
     cache: Path
     device: str = "cpu"
     overrides: tuple[str, ...] = ()
+    checkpoint_s: float = 300.0
+    checkpoint_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ def best_together(groups: Sequence[Sequence[RunKey]], options: Options) -> list[
 
 
 def execute(
-    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
+    keys: Sequence[RunKey],
+    options: Options,
+    folders: Sequence[Path],
+    report: Callable[[Progress], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[RunRecord]:
     seeds = [key.seed for key in keys]
     return [_one(key, options, folder, report, seeds) for key, folder in zip(keys, folders, strict=True)]

@@ -60,14 +60,15 @@ def _terminated_like_interrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
     )
+    running.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
     running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
     running.add_argument(
         "--checkpoint-minutes", type=float, default=5.0, metavar="M",
@@ -283,7 +285,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
     from benchmarks.console import Watch
-    from benchmarks.runner import launch, plan, store, teams
+    from benchmarks.runner import claims, launch, plan, store, teams
+    from benchmarks.runner.launch import Result
 
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
@@ -293,17 +296,25 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
     store.check_out(place.out)
     console.notes(notes)
     planned = plan.plan(keys, place, heal=console.note)
-    to_do = [run for run in planned if run.state != "done"]
-    console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} done already, {len(to_do)} to do")
-    runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note), planned)
+    settled = ("done",) if args.retry_failed else ("done", "failed")
+    to_do = [run for run in planned if run.state not in settled]
+    done = [run.key for run in planned if run.state == "done"]
+    failed = [
+        Result(run.key, "failed", error=run.error) for run in planned if run.state == "failed" and run not in to_do
+    ]
+    console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} ended already, {len(to_do)} to do")
+    if args.retry_failed:
+        crew = replace(crew, retry_before=claims.now(store.runs_folder(place.out)))
+    store.tidy(place.out, done)
+    runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note, settled=settled), planned)
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(runs, place, crew, watch) if to_do else []
         except KeyboardInterrupt:
-            done = len(keys) - len(to_do) + watch.ended["done"] + watch.ended["kept"]
-            print(f"clcr: interrupted with {done} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
+            count = len(done) + watch.ended["done"] + watch.ended["kept"]
+            print(f"clcr: interrupted with {count} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
             return INTERRUPTED
-    return _finish(console, len(keys) - len(to_do), results)
+    return _finish(console, len(done), [*failed, *results])
 
 
 def _checkpoints(args: argparse.Namespace) -> dict[str, Any]:
@@ -327,12 +338,14 @@ def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
     count = {state: sum(r.state == state for r in results) for state in ("done", "kept", "failed", "refused")}
     count["kept"] += before
     console.data({**count, "runs": [asdict(result) for result in results]})
-    bad = [result for result in results if result.state in ("failed", "refused")]
+    bad = [result for result in results if result.state not in ("done", "kept")]
     refused = next((result.error for result in bad if result.state == "refused"), "")
     rows = [(r.key, r.error) for r in bad if r.error != refused]  # that one is told last, once for all its runs
     if rows:
         console.table("not done", ("run", "why"), rows)
     console.say(f"{count['done']} executed, {count['kept']} done before, {len(bad)} not done")
+    if count["failed"]:
+        console.say("log.txt in a failed run's folder tells more; `clcr run --retry-failed` tries them again")
     if refused:
         raise InputError(refused)
     return FAILED if bad else 0

@@ -22,7 +22,7 @@ from benchmarks.runner.plan import Planned
 if TYPE_CHECKING:
     from benchmarks.report.layout import Table as ReportTable
 
-ENDED = {"done": "done", "kept": "done elsewhere", "failed": "FAILED", "refused": "REFUSED"}
+ENDED = {"done": "done", "kept": "done elsewhere", "failed": "FAILED", "refused": "REFUSED", "stopped": "stopped"}
 
 
 class Console:
@@ -226,6 +226,8 @@ class Watch:
         elif event.kind == "wait" and not self._waiting:
             self._waiting = True
             self._line("another runner works on this folder; its runs are waited for, not repeated")
+        elif event.kind == "stop":
+            self._line("stopping: workers keep what they can go on from; interrupt again to end them at once")
         if self._bars:
             self._bars.show(event, self._left(now))
 

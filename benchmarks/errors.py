@@ -1,4 +1,5 @@
-"""The one error that bad input raises. The command line prints it as one line and exits with code 2."""
+"""The one error that bad input raises, which the command line prints as one line and exits with code 2; and what ends a
+training that was asked to stop."""
 
 from __future__ import annotations
 
@@ -8,6 +9,10 @@ from collections.abc import Iterable
 
 class InputError(Exception):
     """What is wrong, where, and the remedy, in one line."""
+
+
+class Stopped(Exception):
+    """A training was asked to stop and has kept what it can go on from."""
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> InputError:

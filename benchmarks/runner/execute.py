@@ -24,14 +24,14 @@ from baselines import MethodRow
 from benchmarks import catalog
 from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, Stopped
 from benchmarks.language import model_digest
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import environment, measured, snapshot, together
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
-from benchmarks.runner.group import Evaluation, Group, Stopped, TrainingError, steps
+from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
 from benchmarks.runner.logs import Logs, now
 from benchmarks.runner.opcount import OperationCount
 from benchmarks.runner.results import FoldResult, Folds, Found, write

@@ -44,10 +44,6 @@ class Samples(Protocol):
         """The data of several seeds as one."""
 
 
-class Stopped(Exception):
-    """A training that was asked to stop before its end."""
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Predictions (n, C) or (n,) of a split in the order of its indices, and the means of the method's diagnostics."""

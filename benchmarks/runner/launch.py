@@ -14,6 +14,7 @@ import math
 import os
 import re
 import selectors
+import signal
 import tempfile
 import time
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
+from weakref import WeakSet
 
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord
@@ -31,22 +33,29 @@ from benchmarks.runner.processes import Starter, last_words
 
 ATTEMPTS = 2
 POLL_S = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class Crew:
     """How many workers there are and where each computes: worker i on devices[i % len(devices)]. starter: what starts
-    them, where that has begun already (``ahead``)."""
+    them, where that has begun already (``ahead``). retry_before: failures from before that time (claims.now) are tried
+    again. grace_s: how long workers that are asked to stop may take to write checkpoints. settings: a launcher's file.
+    """
 
     workers: int = 1
     devices: tuple[str, ...] = ("cpu",)
     engine: str = ENGINE
     starter: Starter | None = None
+    retry_before: float = 0.0
+    grace_s: float = 30.0
+    settings: Path | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: "done" or "failed" (see its record), "kept" (another runner did it), "refused" (bad input)."""
+    """How a run ended: "done" or "failed" (see its record), "kept" (another runner did it), "refused" (bad input),
+    "stopped" (it can be gone on from where it was)."""
 
     key: RunKey
     state: str
@@ -56,9 +65,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Event:
-    """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left) or
-    "tick" (nothing, POLL_S passed). share: how far the run is, 0..1; together: how many train as one with it. result:
-    of an "end"."""
+    """What listeners are told. kind: "start", "progress", "end", "retry", "wait" (others execute what is left), "stop"
+    (workers are asked to) or "tick" (nothing, POLL_S passed). share: how far the run is, 0..1; together: how many train
+    as one with it. result: of an "end"."""
 
     kind: str
     key: RunKey | None = None
@@ -79,6 +88,7 @@ class Launcher(Protocol):
 
 
 LAUNCHERS: Mapping[str, str] = {"local": "benchmarks.runner.launch:local"}
+POOLS: WeakSet[_Pool] = WeakSet()
 
 
 def launcher(name: str) -> Launcher:
@@ -141,6 +151,22 @@ def local(teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> 
         return pool.run()
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until it is over: their handlers find nothing half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stop_all(grace_s: float) -> None:
+    """Stop the workers of this process as an interruption does; may be called by a signal's handler."""
+    for pool in list(POOLS):
+        pool.stop(grace_s)
+
+
 class _Worker:
     """One worker process and the team it has. pid: None until it is ready."""
 
@@ -150,6 +176,7 @@ class _Worker:
         self.pid: int | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._rest = b""
+        self._asked = False
         stdin, requests = os.pipe()
         self.pipe, stdout = os.pipe()  # where its messages come from
         self._requests: IO[bytes] = os.fdopen(requests, "wb")
@@ -161,10 +188,17 @@ class _Worker:
         paths = {"out": str(place.out.resolve()), "cache": str(place.cache.resolve())}
         self._send({"engine": engine, "place": {**asdict(place), **paths}})
 
-    def give(self, team: Team, asked_at: float) -> None:
+    def give(self, team: Team, retry_before: float) -> None:
         """Hand it a team."""
         self.team, self.what = team, ()
-        self._send({"keys": [asdict(key) for key in team], "asked_at": asked_at})
+        self._send({"keys": [asdict(key) for key in team], "retry_before": retry_before})
+
+    def stop(self) -> None:
+        """Ask it to stop its team; once it is ready, and once."""
+        if self.pid is not None and self.team and not self._asked:
+            self._asked = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has died: the end of its pipe tells
@@ -205,15 +239,24 @@ class _Pool:
         self._attempts: Counter[Team] = Counter()
         self._results: dict[RunKey, Result] = {}
         self._place, self._crew, self._listen = place, crew, listen
-        self._asked_at = time.time()
+        self._stopping = False
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
         self._starter = crew.starter or processes.starter(crew.engine)
 
     def __enter__(self) -> Self:
+        POOLS.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        POOLS.discard(self)
+        try:
+            if kind is not None:
+                self.stop(self._crew.grace_s)
+        finally:  # also where the next signal ends the wait
+            self._close()
+
+    def _close(self) -> None:
         self._pipes.close()
         self._starter.end()
         for worker in filter(None, self._workers):
@@ -223,27 +266,43 @@ class _Pool:
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
-        while self._waiting or self._elsewhere or self._busy():
-            self._look_elsewhere()
-            self._hand_out()
-            ready = self._pipes.select(POLL_S)
-            for chosen, _ in ready:
-                self._hear(chosen.data)
-            if not ready:
+        while self._busy() or (not self._stopping and (self._waiting or self._elsewhere)):
+            with _undisturbed():
+                self._look_elsewhere()
+                self._hand_out()
+            if not self._hear_some(POLL_S):
                 self._listen(Event("tick"))
         return list(self._results.values())
+
+    def _hear_some(self, wait_s: float) -> bool:
+        """Take what workers say within some time; whether one said something. Signals come while it waits alone."""
+        ready = self._pipes.select(wait_s)
+        with _undisturbed():
+            for chosen, _ in ready:
+                self._hear(chosen.data)
+        return bool(ready)
+
+    def stop(self, grace_s: float) -> None:
+        """Hand out nothing more, and let the workers write what their teams can be gone on from."""
+        self._stopping = True
+        self._listen(Event("stop"))
+        deadline = time.monotonic() + grace_s
+        while self._busy() and time.monotonic() < deadline:
+            for worker in filter(None, self._workers):
+                worker.stop()
+            self._hear_some(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
     def _busy(self) -> bool:
         return any(worker is not None and worker.team for worker in self._workers)
 
     def _hand_out(self) -> None:
         for slot, worker in enumerate(self._workers):
-            if not self._waiting:
+            if not self._waiting or self._stopping:
                 return
             if worker is None:
                 worker = self._start(slot)
             if not worker.team:
-                worker.give(self._waiting.popleft(), self._asked_at)
+                worker.give(self._waiting.popleft(), self._crew.retry_before)
 
     def _start(self, slot: int) -> _Worker:
         device = self._crew.devices[slot % len(self._crew.devices)]
@@ -284,6 +343,9 @@ class _Pool:
             self._elsewhere.append(team)
             self._tell_team("wait", team, note="another process has it")
             return
+        halted = next((run["error"] for run in runs if run["state"] == "halted"), None)
+        if halted is not None and not self._stopping:
+            raise InputError(halted)
         for key, run in zip(team, runs, strict=True):
             self._conclude(Result(key, run["state"], run["seconds"], run["error"]))
 
@@ -317,7 +379,9 @@ class _Pool:
     def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
         folder = store.folder_of(self._place.out, key)
         if claims.acquire(folder):
-            store.write_record(folder, RunRecord(key, what[0] if what else {}, "failed", error=words))
+            own = claims.attempt(folder)
+            store.write_record(own, RunRecord(key, what[0] if what else {}, "failed", error=words))
+            store.publish(own, folder)
             claims.release(folder)
         self._conclude(Result(key, "failed", error=words))
 

@@ -113,6 +113,7 @@ def measure(
     """
     began, workers = time.monotonic(), max(1, min(crew.workers, len(teams)))
     parts = [teams[number::workers] for number in range(workers)]
+    stamps = {team: stamp(team[0]) for team in teams}  # not in the threads: they would share a parser
     found: list[Row] = []
     starts: list[float] = []
     errors: list[str] = []
@@ -121,7 +122,7 @@ def measure(
         device = crew.devices[number % len(crew.devices)]
         lines = ask(request(part, replace(place, device=device), crew.budget_s), errors.append)
         for line, team in zip(lines[1:], part, strict=False):
-            found.append({"name": name_of(team[0], place.overrides), "stamp": stamp(team[0]), **line})
+            found.append({"name": name_of(team[0], place.overrides), "stamp": stamps[team], **line})
         starts.extend(line["start_s"] for line in lines[:1])
 
     threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in enumerate(parts)]

@@ -233,18 +233,24 @@ def _planned(key: RunKey, record: RunRecord | None, costs: Costs, place: Place, 
 
 
 def _state(key: RunKey, record: RunRecord | None, place: Place, engine: str) -> tuple[str, str]:
-    why = ""
-    if record is not None and record.status == "done":
+    why, current = "", False
+    if record is not None:
         try:
-            if record.digest == digest_now(key, place, engine):
-                return "done", ""
+            current = record.digest == digest_now(key, place, engine)
         except InputError as error:
             why = str(error)
-    if claims.held(store.folder_of(place.out, key)):
-        return "running", ""
+    if record is not None and record.status == "done" and current:
+        return "done", ""
+    claim = claims.owner(store.folder_of(place.out, key))
+    if claim is not None and claims.held(store.folder_of(place.out, key)):
+        return "running", f"process {claim.pid} of {claim.host}"
     if record is None:
-        return "missing", ""
-    return ("failed", record.error) if record.status == "failed" else ("stale", why)
+        return "missing", "stopped; goes on from a checkpoint" if _resumable(store.folder_of(place.out, key)) else ""
+    return ("failed", record.error) if record.status == "failed" and current else ("stale", why or record.error)
+
+
+def _resumable(folder: Path) -> bool:
+    return any(any(left.glob(claims.CHECKPOINTS)) for left in claims.attempts(folder))
 
 
 def digest_now(key: RunKey, place: Place, engine: str = ENGINE) -> str:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.archive import write_bytes
+from benchmarks.errors import Stopped
 from benchmarks.runner import environment
-from benchmarks.runner.group import Stopped
 from benchmarks.runner.logs import now
 from clcr.layers import Draws
 

@@ -1,11 +1,15 @@
-"""Where runs lie and what their files say. One record.json per run, written last and never changed; merging copies
-finished runs into the committed records and predictions and drops nothing that is there."""
+"""Where runs lie and what their files say. A run's folder appears whole, by one rename of the attempt that was finished
+(see claims.py), and is never changed; merging copies finished runs into the committed records and predictions and drops
+nothing that is there."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +25,7 @@ RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
 CORRUPT = ".corrupt"
 DEPTH = "*/*/*/seed-*"
+CLAIMED = "*/*/*/.seed-*.claim"
 PARTS = ("index", "target", "prediction")
 REMEDY = f"delete {RECORD} beside it and run again"
 
@@ -47,13 +52,14 @@ def check_out(out: Path) -> None:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write record.json, in one step and last of all: from here on the run counts."""
+    """Write record.json, in one step and last of all; ``publish`` makes it count."""
     text = json.dumps(record.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n"
     archive.write_bytes(folder / RECORD, text.encode())
 
 
-def read_record(folder: Path) -> RunRecord | None:
-    """The record of a run folder, or None where there is none. InputError where it cannot be trusted."""
+def read_record(folder: Path, place: Path | None = None) -> RunRecord | None:
+    """The record of a run folder, or None where there is none. InputError where it cannot be trusted. ``place``: the
+    run's folder, where the one that is read is not yet or no more it."""
     path = folder / RECORD
     try:
         text = path.read_text(encoding="utf-8")
@@ -62,15 +68,15 @@ def read_record(folder: Path) -> RunRecord | None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); delete it and run again") from None
     record = _parse(text, str(path))
-    if not folder.resolve().as_posix().endswith(f"/{record.key.folder}"):
+    if not (place or folder).resolve().as_posix().endswith(f"/{record.key.folder}"):
         raise InputError(f"{path}: field 'key' belongs to {record.key.folder}; delete it and run again")
     return record
 
 
-def read_run(folder: Path) -> RunRecord | None:
+def read_run(folder: Path, place: Path | None = None) -> RunRecord | None:
     """``read_record``, and InputError where a finished run's predictions are missing or cut short. Who needs every byte
     of them reads them (``read_predictions``)."""
-    record = read_record(folder)
+    record = read_record(folder, place)
     if record is not None and record.status == "done":
         archive.check_npz(folder / PREDICTIONS, PARTS, REMEDY)
     return record
@@ -83,35 +89,83 @@ def _parse(text: str, where: str) -> RunRecord:
         raise InputError(f"{where}: truncated or not a run record ({error}); delete it and run again") from None
 
 
-def remove_record(folder: Path) -> None:
-    """Take back a record that no longer speaks, before its run is executed anew."""
-    (folder / RECORD).unlink(missing_ok=True)
+def publish(attempt: Path, folder: Path) -> bool:
+    """Make a finished attempt the run: its folder with all its files, in one step. What stood there goes, unless it is
+    a finished run of the same digest: of two that did the same, the first counts. False for the second."""
+    mine = read_record(attempt, folder)
+    assert mine is not None
+
+    def stays(found: Path) -> bool:
+        with contextlib.suppress(InputError):
+            theirs = read_run(found, folder)
+            return theirs is not None and theirs.status == "done" and theirs.digest == mine.digest
+        return False
+
+    old = attempt.with_name(f"{attempt.name}{claims.OLD}")
+    try:
+        while not _rename(attempt, folder):
+            if stays(folder) or not _put_aside(folder, old, stays):
+                return False
+        return True
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename(source: Path, folder: Path) -> bool:
+    """Move a folder to a name that is free; False where it is not."""
+    try:
+        source.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    archive.sync_folder(folder.parent)
+    return True
+
+
+def _put_aside(folder: Path, aside: Path, stays: Callable[[Path], bool]) -> bool:
+    """Move a run's folder away. False where it came in the meantime that it stays: then it is back in its place."""
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+        if stays(aside) and _rename(aside, folder):
+            return False
+    return True
+
+
+def quarantine(folder: Path) -> Path:
+    """Put a run that cannot be trusted aside, with all its files; returns where it lies now."""
+    aside = folder.with_name(f".{folder.name}{CORRUPT}")
+    _put_aside(folder, aside, lambda found: is_whole(found, folder))
+    return aside
+
+
+def tidy(out: Path, keys: Iterable[RunKey]) -> None:
+    """Remove what killed processes left beside runs that have ended."""
+    for key in keys:
+        claims.tidy(folder_of(out, key))
+
+
+def is_whole(folder: Path, place: Path) -> bool:
+    """Whether a folder holds an ended run that can be trusted; place: where it belongs."""
+    with contextlib.suppress(InputError):
+        return read_run(folder, place) is not None
+    return False
 
 
 def written_at(folder: Path) -> float:
-    """When the record was written, seconds since 1970; 0 where there is none."""
+    """When the record was written, by the file system's clock (``claims.now``); 0 where there is none."""
     try:
         return (folder / RECORD).stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
 
-def quarantine(folder: Path) -> Path:
-    """Put a corrupt record aside, as record.json.corrupt; returns where it lies now."""
-    aside = folder / f"{RECORD}{CORRUPT}"
-    (folder / RECORD).replace(aside)
-    return aside
-
-
-def clean(folder: Path) -> None:
-    """Remove the temporary files that a killed run left."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def run_folders(out: Path) -> list[Path]:
-    """Every run folder below <out>/runs, with or without a record, sorted."""
-    return sorted(path for path in runs_folder(out).glob(DEPTH) if path.is_dir())
+    """The folder of every run below <out>/runs that has ended or that somebody works on, sorted."""
+    ended = {path for path in runs_folder(out).glob(DEPTH) if path.is_dir()}
+    claimed = runs_folder(out).glob(CLAIMED)
+    return sorted(ended | {path.with_name(path.name.removeprefix(".").removesuffix(".claim")) for path in claimed})
 
 
 def key_of(folder: Path) -> RunKey | None:
@@ -163,7 +217,9 @@ def merge(out: Path) -> Merged:
         by_benchmark[record.key.benchmark].append((folder, record))
     for name in ("records", "predictions", "curves"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    with claims.locked(out / "records"):
+    if not by_benchmark:
+        return Merged()
+    with claims.locked(runs_folder(out)):
         parts = [_merge_benchmark(out, name, found) for name, found in sorted(by_benchmark.items())]
     return Merged(*(sum(getattr(part, name) for part in parts) for name in ("added", "refreshed", "total")))
 

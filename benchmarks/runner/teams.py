@@ -8,7 +8,7 @@ run that is missing from a recorded team trains with that team again.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -40,10 +40,11 @@ def teams(
     together: int | None,
     engine: str = ENGINE,
     tell: Callable[[str], None] = lambda _: None,
+    settled: Collection[str] = ("done",),
 ) -> list[Team]:
     """The runs to do, in teams of at most ``together`` seeds (None: as many as the engine finds best on the device).
 
-    Every run that is not done is in one team; a team may hold runs that are done, as companions of one that is not.
+    Every run whose state is not ``settled`` is in one team; a team may hold settled runs, as companions of others.
     ``tell`` hears how many seeds were chosen and why; the cache keeps it for the records.
     """
     module = importlib.import_module(engine)
@@ -51,9 +52,9 @@ def teams(
     found: list[tuple[list[Team], list[list[RunKey]]]] = []
     for _, alike in groupby(planned, key=lambda run: replace(run.key, seed=0)):
         runs = list(alike)
-        missing = [run.key for run in runs if run.state != "done"]
+        missing = [run.key for run in runs if run.state not in settled]
         if missing:
-            broken = _recorded(runs, place) if len(missing) < len(runs) else []
+            broken = _recorded(runs, missing, place) if len(missing) < len(runs) else []
             rest = [key for key in missing if not any(key in team for team in broken)]
             found.append((broken, _alike(rest, together, module, chosen)))
     groups = [group for _, parts in found for group in parts if len(group) > 1]
@@ -62,7 +63,7 @@ def teams(
     return [team for broken, parts in found for team in broken + _cut(parts, sizes)]
 
 
-def _recorded(runs: Sequence[Planned], place: Place) -> list[Team]:
+def _recorded(runs: Sequence[Planned], missing: Collection[RunKey], place: Place) -> list[Team]:
     """Teams that finished runs were trained in and of which some are missing, as an interruption leaves them."""
     known = {run.key.seed: run for run in runs}
     found: dict[Team, None] = {}
@@ -71,7 +72,7 @@ def _recorded(runs: Sequence[Planned], place: Place) -> list[Team]:
             with suppress(InputError):
                 record = store.read_record(store.folder_of(place.out, run.key))
                 seeds = record.provenance.get("together", ()) if record else ()
-                if all(seed in known for seed in seeds) and any(known[seed].state != "done" for seed in seeds):
+                if all(seed in known for seed in seeds) and any(known[seed].key in missing for seed in seeds):
                     found[tuple(known[seed].key for seed in seeds)] = None
     return list(found)
 

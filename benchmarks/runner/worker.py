@@ -1,9 +1,9 @@
 """A worker process: takes runs from its parent line by line, executes them one after the other, tells how they go.
 
 Forked by benchmarks.runner.server or started as ``python -m benchmarks.runner.worker PARENT_PID``, see
-benchmarks.runner.processes. JSON lines both ways: first {"engine", "place"}, then {"keys", "asked_at"} for each team of
-runs that train together; back come "ready" (with the worker's pid), "start", "progress" and "end" messages. A worker
-lives no longer than its parent.
+benchmarks.runner.processes. JSON lines both ways: first {"engine", "place"}, then {"keys", "retry_before"} for each
+team of runs that train together; back come "ready" (with the worker's pid), "start", "progress" and "end" messages.
+SIGTERM and SIGUSR1 ask it to stop its team where that can be gone on from. A worker lives no longer than its parent.
 """
 
 from __future__ import annotations
@@ -16,23 +16,14 @@ import os
 import queue
 import signal
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from benchmarks.errors import InputError
-from benchmarks.record import RunKey, RunRecord, digest_of
-from benchmarks.runner import claims, store
+from benchmarks.record import RunKey
+from benchmarks.runner.serve import Job, Message, serve
 
 PR_SET_PDEATHSIG = 1
-TELL_EVERY_S = 0.2
-
-Message = dict[str, Any]
 
 
 def run(parent: int) -> None:
@@ -55,11 +46,21 @@ def _serve_all(parent: int) -> None:
     def send(message: Message) -> None:
         channel.write(json.dumps(message) + "\n")
 
+    stop = _asked_to_stop()
     send({"event": "ready", "pid": os.getpid()})
     while True:
         request = json.loads(lines.get())
-        keys = [RunKey(**key) for key in request["keys"]]
-        send({"event": "end", "runs": serve(keys, request["asked_at"], engine, options, send)})
+        job = Job(tuple(RunKey(**key) for key in request["keys"]), request["retry_before"])
+        send({"event": "end", "runs": serve(job, engine, options, send, stop.is_set)})
+
+
+def _asked_to_stop() -> threading.Event:
+    """Set from the moment when a signal asks for it."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: asked.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # its parent may have been holding some back
+    return asked
 
 
 def _take_stdout() -> TextIO:
@@ -88,116 +89,6 @@ def _read_lines(stream: TextIO) -> queue.SimpleQueue[str]:
 
     threading.Thread(target=read, name="requests", daemon=True).start()
     return lines
-
-
-def serve(
-    keys: Sequence[RunKey], asked_at: float, engine: Any, options: Any, send: Callable[[Message], None]
-) -> list[Message]:
-    """Execute the runs of a team that are not done: {"state", "seconds", "error"} of each.
-
-    state: "done" or "failed" (its record is written), "kept" (it was done already), "busy" (a living process has it, or
-    another of its team), "refused" (bad input, nothing written).
-    """
-    try:
-        described = [engine.describe(key, options) for key in keys]
-    except InputError as error:
-        return [_end("refused", error=str(error)) for _ in keys]
-    folders = [store.folder_of(options.out, key) for key in keys]
-    claimed = [folder for folder in folders if claims.acquire(folder)]
-    try:
-        found = [
-            _ended_meanwhile(folder, digest_of(what), asked_at) if folder in claimed else _end("busy")
-            for folder, what in zip(folders, described, strict=True)
-        ]
-        if len(claimed) < len(keys):
-            return [ended or _end("busy") for ended in found]
-        if all(found):
-            return [ended for ended in found if ended]
-        return _train(keys, found, described, engine, options, send)
-    except InputError as error:
-        return [_end("refused", error=str(error)) for _ in keys]
-    finally:
-        for folder in claimed:
-            claims.release(folder)
-
-
-def _train(
-    keys: Sequence[RunKey],
-    found: Sequence[Message | None],
-    described: Sequence[Mapping[str, Any]],
-    engine: Any,
-    options: Any,
-    send: Callable[[Message], None],
-) -> list[Message]:
-    """Train the whole team, as its numbers are those of the team; runs that have ended already stay as they are."""
-    began = time.perf_counter()
-    send({"event": "start", "what": described})
-    folders = [store.folder_of(options.out, key) for key in keys]
-    with ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(claims.beating(folder))
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        places = [scratch / str(n) if ended else f for n, (f, ended) in enumerate(zip(folders, found, strict=True))]
-        fresh = [folder for folder, ended in zip(folders, found, strict=True) if not ended]
-        for folder in fresh:
-            store.clean(folder)
-            store.remove_record(folder)  # first, so that no moment shows it beside new predictions
-        records = _execute(keys, places, described, engine, options, _Teller(send))
-        for folder, record in zip(folders, records, strict=True):
-            if folder in fresh:
-                store.write_record(folder, record)
-    seconds = (time.perf_counter() - began) / len(keys)
-    return [ended or _end(r.status, seconds, r.error) for ended, r in zip(found, records, strict=True)]
-
-
-def _end(state: str, seconds: float = 0.0, error: str = "") -> Message:
-    return {"state": state, "seconds": seconds, "error": error}
-
-
-def _ended_meanwhile(folder: Path, digest: str, asked_at: float) -> Message | None:
-    """What another runner on this folder did since the run was planned: done, or failed after ``asked_at``."""
-    try:
-        record = store.read_run(folder)
-    except InputError:
-        store.quarantine(folder)
-        return None
-    if record is None:
-        return None
-    if record.status == "done":
-        return _end("kept") if record.digest == digest else None
-    return _end("failed", error=record.error) if store.written_at(folder) > asked_at else None
-
-
-def _execute(
-    keys: Sequence[RunKey],
-    places: Sequence[Path],
-    described: Sequence[Mapping[str, Any]],
-    engine: Any,
-    options: Any,
-    tell: Callable[[Any], None],
-) -> list[RunRecord]:
-    """The records of a team; an exception, too, ends as records."""
-    try:
-        return list(engine.execute(keys, options, places, tell))
-    except InputError:
-        raise
-    except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return [RunRecord(key, what, "failed", error=told) for key, what in zip(keys, described, strict=True)]
-
-
-class _Teller:
-    """Sends progress at most every TELL_EVERY_S: an epoch of a small run takes less time than telling of it."""
-
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        self._send = send
-        self._last = 0.0
-
-    def __call__(self, progress: Any) -> None:
-        now = time.monotonic()
-        if now - self._last >= TELL_EVERY_S:
-            self._last = now
-            self._send({"event": "progress", **{k: v for k, v in asdict(progress).items() if k != "key"}})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import archive
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, Stopped
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner.together import Choice
 
@@ -62,10 +63,24 @@ def execute(
     options: Options,
     folders: Sequence[Path],
     report: Callable[[Progress], None],
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool],
 ) -> list[RunRecord]:
     seeds = [key.seed for key in keys]
+    if any(key.method == "stoppable" for key in keys):
+        stoppable(keys[0], options.cache, folders[0], stop)
     return [_one(key, options, folder, report, seeds) for key, folder in zip(keys, folders, strict=True)]
+
+
+def stoppable(key: RunKey, cache: Path, folder: Path, stop: Callable[[], bool]) -> None:
+    """Goes on for long, once; then from its checkpoint."""
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        return
+    note(cache, key)
+    while not stop():
+        time.sleep(0.01)
+    checkpoint.touch()
+    raise Stopped
 
 
 def _one(
@@ -97,6 +112,8 @@ def behave(method: str, times: int) -> None:
         time.sleep(0.3)
     if method == "endless":
         time.sleep(600)
+    if method == "full_disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "predictions.npz")
     if method == "raises":
         raise RuntimeError("the method\nbroke")
     if method == "dies" or (method == "dies_once" and times == 1):

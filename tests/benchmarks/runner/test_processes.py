@@ -50,7 +50,7 @@ def go(
     listen: Callable[[Event], None] = lambda event: None,
     engine: str = "fake_engine",
 ) -> list[Result]:
-    return launch.local([(run,) for run in runs], place, Crew(workers, engine=engine), listen)
+    return launch.local([(run,) for run in runs], place, Crew(workers, engine=engine, grace_s=0.5), listen)
 
 
 def record(place: Place, key: RunKey) -> RunRecord:
@@ -67,7 +67,7 @@ def status(pid: int, name: str) -> int:
 def lives(pid: int, patience_s: float = 2.0) -> bool:
     """Whether a process goes on; one that is just being killed may take its time."""
     deadline = time.monotonic() + patience_s
-    while claims._started(pid) is not None:
+    while claims.started(pid) is not None:
         if time.monotonic() > deadline:
             return True
         time.sleep(0.01)
@@ -100,7 +100,7 @@ def test_killing_the_server_loses_no_run_and_blames_none(place: Place) -> None:
     assert {result.state for result in results} <= {"done", "kept"}  # kept: it was killed between record and message
     assert {record(place, key).status for key in runs} == {"done"}
     assert {event.note for event in told if event.kind == "retry"} == {"the server of the workers died"}
-    assert not list(place.out.rglob(claims.CLAIM))
+    assert not list(place.out.rglob(".seed-*"))
 
 
 def test_nothing_that_was_done_is_done_again_when_the_server_is_killed(place: Place) -> None:
@@ -123,7 +123,7 @@ def test_nothing_that_was_done_is_done_again_when_the_server_is_killed(place: Pl
     executed = fake_engine.executed(place.cache)
     assert [executed.count(str(key)) for key in runs] == [1, 2]
     assert not any(map(lives, workers))
-    assert not list(place.out.rglob(claims.CLAIM))
+    assert not list(place.out.rglob(".seed-*"))
 
 
 def test_a_server_that_is_killed_again_and_again_ends_the_sweep_in_one_line(place: Place) -> None:
@@ -195,4 +195,4 @@ def test_workers_that_are_started_one_by_one_do_the_same(place: Place, monkeypat
     assert record(place, keys("dies")[0]).error.startswith("the worker was killed by SIGKILL")
     assert record(place, keys("exits")[0]).error == "the worker ended with code 3: cannot go on"
     assert record(place, keys("quick")[0]).provenance["parent"] == os.getpid()
-    assert not list(place.out.rglob(claims.CLAIM))
+    assert not list(place.out.rglob(".seed-*"))

@@ -18,11 +18,11 @@ from test_execute import CV, KEY
 
 from baselines import METHODS
 from benchmarks import cli
+from benchmarks.errors import Stopped
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import environment, plan, results, snapshot
 from benchmarks.runner import execute as module
 from benchmarks.runner.execute import Options, execute
-from benchmarks.runner.group import Stopped
 
 options, synthetic_cv = test_execute.options, test_execute.synthetic_cv
 SUITE = [

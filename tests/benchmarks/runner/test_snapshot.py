@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from baselines.late_fusion import LateFusion, Unimodal
 from baselines.misa import MISA
 from baselines.ogm_ge import OGMGE
+from benchmarks.errors import Stopped
 from benchmarks.runner import snapshot
 from benchmarks.runner.config import Training
-from benchmarks.runner.group import Evaluation, Group, Stopped, TrainingError
+from benchmarks.runner.group import Evaluation, Group, TrainingError
 from benchmarks.runner.seeds import streams
 from benchmarks.runner.snapshot import Checkpoints, Owner, Policy, Unfit
 from benchmarks.runner.train import Goal, Outcome, train

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_engine
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from benchmarks import archive, curves
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import store
+from benchmarks.runner import claims, store
 
 KEY = RunKey("cmu_mosi", "aligned", "twin", "tiny", "clcr", "full", 0)
 
@@ -86,12 +87,63 @@ def test_a_damaged_record_is_refused_by_name_field_and_remedy(tmp_path: Path, da
         store.merge(tmp_path)
 
 
-def test_quarantine_keeps_the_corrupt_file_under_another_name(tmp_path: Path) -> None:
+def attempt_of(out: Path, **changes: Any) -> Path:
+    """A finished attempt at KEY, beside its place."""
+    made = finish(out / "elsewhere", config=changes.pop("config", 0))
+    own = claims.attempt(store.folder_of(out, KEY))
+    own.parent.mkdir(parents=True, exist_ok=True)
+    store.folder_of(out / "elsewhere", KEY).rename(own)
+    store.write_record(own, replace(made, **changes))
+    return own
+
+
+def test_an_attempt_becomes_the_run_whole_and_once(tmp_path: Path) -> None:
+    folder = store.folder_of(tmp_path, KEY)
+    assert store.publish(attempt_of(tmp_path), folder)
+    assert sorted(path.name for path in folder.iterdir()) == [store.PREDICTIONS, store.RECORD]
+    second = attempt_of(tmp_path, time_s=7.0)
+    assert not store.publish(second, folder)
+    assert second.is_dir()
+    assert [record.time_s for _, record in store.records(tmp_path)] == [0.0]
+
+
+@pytest.mark.parametrize("before", ["stale", "failed", "corrupt", "cut short"])
+def test_what_does_not_speak_any_more_is_replaced(tmp_path: Path, before: str) -> None:
+    folder = store.folder_of(tmp_path, KEY)
+    changes = {"stale": {"config": 1}, "failed": {"status": "failed"}}.get(before, {})
+    assert store.publish(attempt_of(tmp_path, **changes), folder)
+    if before in ("corrupt", "cut short"):
+        path = folder / (store.RECORD if before == "corrupt" else store.PREDICTIONS)
+        path.write_bytes(path.read_bytes()[:-5])
+    assert store.publish(attempt_of(tmp_path, time_s=7.0), folder)
+    assert [record.time_s for _, record in store.records(tmp_path)] == [7.0]
+    assert not [path for path in folder.parent.iterdir() if path.name not in (folder.name, claims.LOCK)]
+
+
+def test_a_run_that_was_finished_while_it_was_put_aside_comes_back(tmp_path: Path) -> None:
+    """Two that were both taken for the owner meet in the middle of a publication."""
+    folder = store.folder_of(tmp_path, KEY)
+    store.publish(attempt_of(tmp_path), folder)
+    assert not store._put_aside(folder, folder.with_name(".aside"), lambda found: store.is_whole(found, folder))
+    assert store.read_run(folder) is not None
+
+
+def test_quarantine_keeps_the_corrupt_run_under_another_name(tmp_path: Path) -> None:
     finish(tmp_path)
     folder = store.folder_of(tmp_path, KEY)
     (folder / store.RECORD).write_text("{")
-    assert store.quarantine(folder).read_text() == "{"
+    aside = store.quarantine(folder)
+    assert (aside / store.RECORD).read_text() == "{"
+    assert (aside / store.PREDICTIONS).exists()
     assert store.read_record(folder) is None
+    assert store.run_folders(tmp_path) == []
+
+
+def test_quarantine_gives_back_a_run_that_was_done_anew_in_the_meantime(tmp_path: Path) -> None:
+    record = finish(tmp_path)
+    folder = store.folder_of(tmp_path, KEY)
+    store.quarantine(folder)
+    assert store.read_run(folder) == record
 
 
 def test_paths_and_keys_name_each_other(tmp_path: Path) -> None:

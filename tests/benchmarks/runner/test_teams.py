@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_seeds_of_other_marks_and_methods_that_do_not_fold_are_kept_apart(place:
 def test_an_interrupted_team_trains_again_as_it_was(place: Place) -> None:
     """Seeds 0 to 2 were a team, 1 was lost; 5 is new."""
     launch.local(teams(planned(place, 0, 1, 2), place, 3, ENGINE), place, Crew(1, engine=ENGINE), lambda event: None)
-    store.remove_record(store.folder_of(place.out, replace(KEY, seed=1)))
+    shutil.rmtree(store.folder_of(place.out, replace(KEY, seed=1)))
     assert seeds_of(teams(planned(place, 0, 1, 2, 5), place, 8, ENGINE)) == [(0, 1, 2), (5,)]
     assert seeds_of(teams(planned(place, 1, 5), place, 8, ENGINE)) == [(1, 5)]  # the others were not asked for
     assert teams(planned(place, 0, 2), place, 8, ENGINE) == []

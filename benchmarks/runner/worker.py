@@ -3,7 +3,8 @@
 Forked by benchmarks.runner.server or started as ``python -m benchmarks.runner.worker PARENT_PID``, see
 benchmarks.runner.processes. JSON lines both ways: first {"engine", "place"}, then {"keys", "retry_before"} for each
 team of runs that train together; back come "ready" (with the worker's pid), "start", "progress" and "end" messages.
-SIGTERM and SIGUSR1 ask it to stop its team where that can be gone on from. A worker lives no longer than its parent.
+SIGTERM, SIGUSR1 and SIGUSR2 ask it to stop its team where that can be gone on from. A worker lives no longer than its
+parent.
 """
 
 from __future__ import annotations

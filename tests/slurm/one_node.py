@@ -2,8 +2,8 @@
 
 Nothing of the system's SLURM is read or written (SLURM_CONF names the private slurm.conf) and no init system is needed.
 Each node is a node daemon with a port of its own, so that one can be killed while the others go on. Needs root, and the
-packages slurm-wlm and munge. ``with running(folder) as cluster`` ends every daemon and every job at its end; daemons are
-children of the calling process and end with it, whatever ends it.
+packages slurm-wlm and munge. ``with running(folder) as cluster`` ends every daemon and every job at its end; daemons
+are children of the calling process and end with that, too.
 """
 
 from __future__ import annotations

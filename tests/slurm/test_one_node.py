@@ -24,7 +24,7 @@ from benchmarks.runner import claims, store
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = ["--set", "training.epochs=30", "--set", "training.patience=0"]
 SELECTION = ["--benchmark", "cmu_mosi", "--data", "twin", "--method", "misa,late_fusion", "--seeds", "0-5"]
-SWEEP = [*SELECTION, "--seeds-together", "1", *EPOCHS]
+SWEEP = [*SELECTION, "--seeds-together", "1", "--checkpoint-epochs", "5", *EPOCHS]
 RUNS = 12
 SETTINGS = """\
 partition: low
@@ -147,5 +147,6 @@ def test_an_array_that_loses_a_node_and_tasks_ends_like_an_undisturbed_sweep(clu
     executed = Counter(re.findall(r"INFO \(.*\) - done (\S+)", tasks))
     assert len(executed) == RUNS
     assert set(executed.values()) == {1}
+    assert any("resumed" in record.provenance for _, record in store.records(out))
     assert results(out) == results(calm)
     assert not list(out.glob("runs/*/*/*/.seed-*")), "claims or attempts are left"

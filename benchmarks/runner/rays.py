@@ -40,6 +40,7 @@ START = "start one with `ray start --head`, further nodes with `ray start --addr
 IN_FLIGHT = 1000
 NODES = 5
 CONNECT_S = 5.0
+LOOK_S = 10.0
 KILL_S = 5.0
 SEEN_S = 60.0
 
@@ -137,10 +138,18 @@ def _marked(place: Place) -> Iterator[str]:
             path.unlink(missing_ok=True)
 
 
+def _sizes(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """CPUs and GPUs of the nodes that live."""
+    return [(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in nodes if n["Alive"]]
+
+
+def _fits(chosen: Settings, sizes: Sequence[tuple[float, float]]) -> bool:
+    return any(cpus >= chosen.cpus_per_run and gpus >= (chosen.gpus_per_run or 0) for cpus, gpus in sizes)
+
+
 def _check_room(ray: Any, chosen: Settings, where: str) -> None:
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    sizes = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in found]
-    if not any(cpus >= chosen.cpus_per_run and gpus >= (chosen.gpus_per_run or 0) for cpus, gpus in sizes):
+    sizes = _sizes(ray.nodes())
+    if not _fits(chosen, sizes):
         have = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sorted(set(sizes), reverse=True)[:3])
         asked = f"cpus_per_run = {chosen.cpus_per_run:g}, gpus_per_run = {chosen.gpus_per_run:g}"
         raise InputError(f"{where}: {asked}: no node of the cluster has so much (they have {have}); ask for less")
@@ -190,8 +199,10 @@ class _Cluster(Sweep):
         environment = {"runtime_env": {"env_vars": _environment(chosen)}}
         needs = {"num_cpus": chosen.cpus_per_run, "num_gpus": chosen.gpus_per_run, "max_retries": 0}
         self._execute = ray.remote(**needs, **environment)(execute)
+        self._home = ray.get_runtime_context().get_node_id()
+        self._looked_at, self._told_full = time.monotonic(), False
         here = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
+            self._home, soft=True
         )
         self._board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here, **environment)(Board).remote()
 
@@ -211,6 +222,7 @@ class _Cluster(Sweep):
             self.look_elsewhere()
             self._submit()
             if not self._hear(POLL_S):
+                self._look_at_nodes()
                 self.listen(Event("tick"))
         return list(self.results.values())
 
@@ -232,6 +244,20 @@ class _Cluster(Sweep):
         for ref in ready:
             self._end(ref, self._tasks.pop(ref))
         return bool(ready) or told
+
+    def _look_at_nodes(self) -> None:
+        """Where Ray waits for ever and tells nobody: without a node here it hears of nothing any more, and without any
+        that has room nothing begins, until there is one."""
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        nodes = self._ray.nodes()
+        if not any(node["Alive"] for node in nodes if node["NodeID"] == self._home):
+            raise InputError("the cluster has lost the node of this machine; start it again: the same command goes on")
+        full = not _fits(self._chosen, _sizes(nodes))
+        if full and not self._told_full:
+            self.listen(Event("note", note="no node of the cluster is left that a run fits on; waiting for one"))
+        self._told_full = full
 
     def _read_board(self) -> bool:
         """What tasks have told since it was read last. Nothing depends on it but bars, and a restart loses some."""
@@ -342,7 +368,8 @@ def _last_line(error: BaseException) -> str:
 
 
 def _last_words(error: BaseException) -> str:
-    return f"the worker died: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """Ray's first sentence; those after it say where Ray's own logs lie."""
+    return f"the worker died: {type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0]}"
 
 
 class Board:

@@ -270,7 +270,7 @@ def test_tasks_get_what_local_workers_have(place: Place, ray: FakeRay, monkeypat
 
 def test_a_team_whose_worker_dies_twice_goes_on_in_halves(place: Place, ray: FakeRay) -> None:
     team = keys("quick", seeds=3)
-    gone = WorkerCrashedError("gone")
+    gone = WorkerCrashedError("gone. See logs.")
     ray.broken = [gone, gone, gone, None, gone]  # the team twice, then its first run twice, the others in between
     events: list[Event] = []
     assert go([team], place, events.append) == ["quick-1 done", "quick-2 done", "quick-0 failed"]
@@ -342,6 +342,23 @@ def test_a_record_that_is_not_seen_here_is_not_believed(
     monkeypatch.setattr(rays, "_recorded", lambda folder: False)
     with pytest.raises(InputError, match="a node has written a record, and here is none"):
         go([keys("quick")], place)
+
+
+def test_a_sweep_does_not_wait_where_ray_would_wait_for_ever(
+    place: Place, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rays, "LOOK_S", 0.0)
+    monkeypatch.setattr(ray, "wait", lambda refs, num_returns, timeout: ([], refs))
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        notes.extend([event.note] if event.kind == "note" else [])
+        if event.kind == "tick":  # all nodes are lost but this machine's, then that one
+            ray.nodes_found = [{"Alive": not notes, "NodeID": "ab", "Resources": {"memory": 1.0}}]
+
+    with pytest.raises(InputError, match="the cluster has lost the node of this machine"):
+        go([keys("quick")], place, listen)
+    assert notes == ["no node of the cluster is left that a run fits on; waiting for one"]
 
 
 def test_an_interruption_asks_tasks_to_stop_before_they_are_killed(place: Place, ray: FakeRay) -> None:

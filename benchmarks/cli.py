@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 runs failed or a check did not hold, 2 bad input (one line
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -105,11 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_workers(planning)
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
-    running.add_argument(
-        "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
-    )
-    running.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
-    running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    _add_run(running)
     _add_workers(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables, figures")
@@ -145,6 +142,21 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="how to read raw media (default: as the benchmark says)")
     parser.add_argument("--max-loss", type=float, metavar="SHARE", help="share of clips that may be lost, 0 to 1")
     parser.add_argument("--clip-timeout", type=float, metavar="S", help="seconds a clip may take (default: 120)")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
+    parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, metavar="M",
+        help="keep a long run's state every so many minutes (default: 5; 0: not by time)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-epochs", type=int, default=0, metavar="N", help="also after every N epochs (default: 0, not)"
+    )
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -282,7 +294,7 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
 
     together = teams.parse_together(args.seeds_together)
     launcher = launch.launcher(args.launcher)
-    place = replace(_place(args), device=crew.devices[0])
+    place = replace(_place(args), device=crew.devices[0], **_checkpoints(args))
     keys, notes = plan.select(_selection(args), place.cache)
     plan.check_configs(keys, place)
     store.check_out(place.out)
@@ -307,6 +319,14 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
             print(f"clcr: interrupted with {count} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
             return INTERRUPTED
     return _finish(console, len(done), [*failed, *results])
+
+
+def _checkpoints(args: argparse.Namespace) -> dict[str, Any]:
+    if not 0 <= args.checkpoint_minutes < math.inf:
+        raise InputError(f"--checkpoint-minutes {args.checkpoint_minutes}: must be 0 or more")
+    if args.checkpoint_epochs < 0:
+        raise InputError(f"--checkpoint-epochs {args.checkpoint_epochs}: must be 0 or more")
+    return {"checkpoint_s": 60 * args.checkpoint_minutes, "checkpoint_epochs": args.checkpoint_epochs}
 
 
 def _crew(args: argparse.Namespace) -> Crew:

@@ -47,11 +47,15 @@ PROCESSOR_S = "processor_s"
 
 
 def execute(
-    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Any], None]
+    keys: Sequence[RunKey],
+    options: Options,
+    folders: Sequence[Path],
+    report: Callable[[Any], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[RunRecord]:
     """The engine's own; its records say what processor time a run took, its share of the team's."""
     began = time.process_time()
-    records = real.execute(keys, options, folders, report)
+    records = real.execute(keys, options, folders, report, stop)
     spent = {PROCESSOR_S: (time.process_time() - began) / len(keys)}
     return [replace(record, provenance={**record.provenance, **spent}) for record in records]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -22,6 +24,8 @@ from benchmarks.methods import module_file
 from benchmarks.runner.machine import cpu_model
 
 ROOT = Path(__file__).resolve().parents[2]
+# What torch's allocator on the CPU and the libraries on a GPU say in a plain RuntimeError.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 CODE = ("clcr", "baselines", "benchmarks", "pyproject.toml")
 
 
@@ -44,6 +48,29 @@ def make_deterministic() -> None:
 def warm_up() -> None:
     """The first optimiser of a process loads a second's worth of modules: done here, where no run is timed."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: that of a GPU, or on a CPU torch's, numpy's or Python's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def forget(device: torch.device) -> None:
+    """Give back what a training that failed still held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def memory_of(device: torch.device) -> str:
+    """The device's memory for people: "23.4 GiB, 20.1 GiB of it free"."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+    else:
+        free, total = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    return f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of it free"
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -7,35 +7,36 @@ a failed record with its error; bad input (InputError) is raised.
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from baselines import MethodRow
 from benchmarks import catalog
-from benchmarks.archive import predictions_digest, write_bytes, write_npz
 from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, Stopped
 from benchmarks.language import model_digest
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Prepared
-from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import environment, measured, together
+from benchmarks.record import RunKey, RunRecord, digest_of
+from benchmarks.runner import environment, measured, snapshot, together
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
 from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
+from benchmarks.runner.logs import Logs, now
 from benchmarks.runner.opcount import OperationCount
+from benchmarks.runner.results import FoldResult, Folds, Found, write
 from benchmarks.runner.seeds import Streams, streams
+from benchmarks.runner.snapshot import Checkpoints, Owner, Policy, Stopwatch
 from benchmarks.runner.source import source_digest
 from benchmarks.runner.together import Choice
 from benchmarks.runner.train import TRAINER, Goal, train
@@ -45,17 +46,22 @@ from clcr.layers import Draws, drawing
 
 # Texts for people: changing them changes no number and leaves every run valid.
 NOT_IN_DIGEST = ("title", "note")
+SPLITS = ("valid", "test")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seconds that steps on a GPU may be timed
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where things lie, on which device they run, and what ``--set`` says."""
+    """Where things lie, on which device they run, what ``--set`` says, and when checkpoints are written (see
+    ``plan.Place``)."""
 
     out: Path
     cache: Path
     device: str = "cpu"
     overrides: tuple[str, ...] = ()
+    checkpoint_s: float = 300.0
+    checkpoint_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,20 +94,6 @@ class Setting:
         """What is measured, and which split selects the epoch."""
         split = "test" if self.protocol.selection == "test" else "valid"
         return Goal(self.spec.metrics, self.spec.main_metric, split)
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """What one fold gave. predictions and metrics by split; epoch 0: a method without epochs."""
-
-    epoch: int
-    value: float
-    predictions: Mapping[str, np.ndarray]
-    metrics: Mapping[str, Mapping[str, float]]
-    n_parameters: int
-    time_s: float
-    diagnostics: Mapping[str, float] = field(default_factory=dict)
-    curves: Sequence[Mapping[str, Any]] = ()
 
 
 def setting(key: RunKey, options: Options, tuned: bool = True) -> Setting:
@@ -216,6 +208,25 @@ def _counted(key: RunKey, options: Options) -> Choice:
     return together.on_cpu(count.total, count.flop * size / len(few.folds[0].train))
 
 
+@dataclass(frozen=True)
+class _Team:
+    """What ``execute`` was asked for. part: it is one of the halves of a team. waits: others of them train after it."""
+
+    keys: Sequence[RunKey]
+    options: Options
+    folders: Sequence[Path]
+    report: Callable[[Progress], None]
+    stop: Callable[[], bool]
+    part: bool = False
+    waits: bool = False
+
+    def halves(self) -> tuple[_Team, _Team]:
+        """The first half and the other."""
+        half = len(self.keys) // 2
+        first = replace(self, keys=self.keys[:half], folders=self.folders[:half], part=True, waits=True)
+        return first, replace(self, keys=self.keys[half:], folders=self.folders[half:], part=True)
+
+
 def execute(
     keys: Sequence[RunKey],
     options: Options,
@@ -225,56 +236,92 @@ def execute(
 ) -> list[RunRecord]:
     """Train and score the runs of a group; predictions.npz, curves.jsonl and log.txt are in each run's folder then.
 
-    A group that does not fit into the device's memory is trained in halves.
+    A checkpoint in the first folder is taken up (benchmarks/runner/snapshot.py); whoever writes the records removes it
+    after that. ``stop`` is asked between training steps. A group that does not fit into the device's memory is trained
+    in halves.
 
-    Raises InputError for bad input. Everything else that goes wrong is told by the records (status "failed").
+    Raises InputError for bad input, Stopped once ``stop`` said True and a checkpoint was written, OSError where there
+    is no room for files. Everything else that goes wrong is told by the records (status "failed").
     """
+    return _in_halves(_Team(keys, options, folders, report, stop))
+
+
+def _in_halves(team: _Team) -> list[RunRecord]:
     try:
-        return _execute(keys, options, folders, report)
-    except torch.OutOfMemoryError:  # raised for several only
-        half = len(keys) // 2
-        parts = slice(0, half), slice(half, len(keys))
-        return [record for part in parts for record in execute(keys[part], options, folders[part], report)]
+        return _execute(team)
+    except Exception as error:
+        if len(team.keys) == 1 or not environment.out_of_memory(error):
+            raise
+    environment.forget(environment.pick_device(team.options.device))  # here, since the error holds on to tensors
+    return [record for half in team.halves() for record in _in_halves(half)]
 
 
-def _execute(
-    keys: Sequence[RunKey], options: Options, folders: Sequence[Path], report: Callable[[Progress], None]
-) -> list[RunRecord]:
-    runs = [setting(key, options) for key in keys]
+def _execute(team: _Team) -> list[RunRecord]:
+    runs = [setting(key, team.options) for key in team.keys]
     described = [what(run) for run in runs]
-    device = environment.pick_device(options.device)
-    started = _now()
+    device = environment.pick_device(team.options.device)
     warm_up()
     environment.reset_peak_memory(device)
-    with ExitStack() as stack:
-        logs = [stack.enter_context(_log(folder)) for folder in folders]
-        for key, log in zip(keys, logs, strict=True):
-            log.write(f"{started} {key} on {device}{_beside_whom(key, keys)}\n")
-        try:
-            results = _folds(runs, device, options.cache, report, logs)
-        except InputError:
-            raise
-        except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError) and len(keys) > 1:
-                raise
-            for log in logs:
-                log.write(traceback.format_exc())
-            results = [error] * len(runs)
-        parts = [_ended(*each) for each in zip(runs, results, folders, logs, strict=True)]
-    told = {**environment.provenance(device), "started_at": started, "finished_at": _now()}
-    told |= {"together": [key.seed for key in keys]}
-    chosen = measured.choice_of(options.cache, options.device, measured.name_of(keys[0], options.overrides))
-    told |= {"best_together": chosen} if chosen else {}
-    peak = environment.peak_memory(device)
+    goes_on = team.part or snapshot.exists(team.folders[0])
+    with Logs(team.folders, goes_on) as logs:
+        for place, key in enumerate(team.keys):
+            logs.one(place, f"{now()} {key} on {device}{_beside_whom(key, team.keys)}")
+        checkpoints = _checkpoints(team, described, device, logs)
+        results = _results(team, runs, device, logs, checkpoints)
+        ended = partial(_ended, logs=logs)
+        parts = [ended(place, *each) for place, each in enumerate(zip(runs, results, team.folders, strict=True))]
+    told = _provenance(team, device, checkpoints)
+    peak = checkpoints.peak
     return [
         RunRecord(run.key, digested, peak_memory_bytes=peak, provenance={**told, **_beside(run)}, **part)
         for run, digested, part in zip(runs, described, parts, strict=True)
     ]
 
 
-def _log(folder: Path) -> TextIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / "log.txt").open("w", encoding="utf-8", buffering=1)
+def _checkpoints(team: _Team, described: Sequence[Mapping[str, Any]], device: torch.device, logs: Logs) -> Checkpoints:
+    options, seeds = team.options, tuple(key.seed for key in team.keys)
+    digests = tuple(digest_of(each) for each in described)
+    owner = Owner(tuple(map(str, team.keys)), digests, seeds, TRAINER, device.type)
+    policy = Policy(options.checkpoint_s, options.checkpoint_epochs, team.stop)
+    return Checkpoints(team.folders[0], owner, policy, device, logs.tell)
+
+
+def _results(
+    team: _Team, runs: Sequence[Setting], device: torch.device, logs: Logs, checkpoints: Checkpoints
+) -> Sequence[Found]:
+    """What the folds of each run gave, or what made it fail."""
+    try:
+        return checkpoints.resume(partial(_folds, team, runs, device, logs, checkpoints))
+    except (InputError, Stopped):
+        raise
+    except Exception as error:
+        short = environment.out_of_memory(error)
+        if no_room(error) or (short and len(runs) > 1):
+            raise
+        logs.all(traceback.format_exc())
+        return [MemoryError(_too_large(runs[0], device)) if short else error] * len(runs)
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error says that files cannot be written, whatever the method does."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def _too_large(run: Setting, device: torch.device) -> str:
+    tried = (
+        f"one seed with training.batch_size {run.config.training.batch_size} does not fit into the memory of {device}"
+    )
+    remedy = "fewer --workers, another --device or a smaller training.batch_size (--set; that is another configuration)"
+    return f"{tried} ({environment.memory_of(device)}); try {remedy}"
+
+
+def _provenance(team: _Team, device: torch.device, checkpoints: Checkpoints) -> dict[str, Any]:
+    told = {**environment.provenance(device), "started_at": checkpoints.started, "finished_at": now()}
+    told |= {"together": [key.seed for key in team.keys]}
+    told |= {"resumed": checkpoints.resumed} if checkpoints.resumed else {}
+    name = measured.name_of(team.keys[0], team.options.overrides)
+    chosen = measured.choice_of(team.options.cache, team.options.device, name)
+    return told | ({"best_together": chosen} if chosen else {})
 
 
 def _beside_whom(key: RunKey, keys: Sequence[RunKey]) -> str:
@@ -283,49 +330,47 @@ def _beside_whom(key: RunKey, keys: Sequence[RunKey]) -> str:
 
 
 def _folds(
-    runs: Sequence[Setting],
-    device: torch.device,
-    cache: Path,
-    report: Callable[[Progress], None],
-    logs: Sequence[TextIO],
-) -> list[list[FoldResult] | Exception]:
+    team: _Team, runs: Sequence[Setting], device: torch.device, logs: Logs, checkpoints: Checkpoints
+) -> list[Found]:
     """The results of every fold for each run, or what made it fail; the others of its group go on."""
-    first = open_data(runs[0], device, cache)
-    found: list[list[FoldResult] | Exception] = [[] for _ in runs]
+    first = open_data(runs[0], device, team.options.cache)
+    so_far = Folds(len(runs))
     folds, epochs = len(runs[0].arrangement.folds), runs[0].config.training.epochs
-    for k in range(folds):
-        data = [first.at(run.arrangement, k) for run in runs]
-        results = run_fold(runs, data, partial(_tell, report, Progress(runs[0].key, k + 1, folds, 0, epochs)))
-        for place, result in enumerate(results):
-            so_far = found[place]
-            if isinstance(so_far, Exception):
-                continue
-            if isinstance(result, Exception):
-                found[place] = result
-                continue
-            so_far.append(result)
-            scores = (f"{split}.{n}={v:.4f}" for split, m in result.metrics.items() for n, v in m.items())
-            told = f"fold {k + 1}/{folds}: epoch {result.epoch}, {result.time_s:.1f} s: {' '.join(scores)}"
-            logs[place].write(f"{told}\n")
-    return found
+    with checkpoints.keeping("folds", so_far):
+        for k in range(so_far.done, folds):
+            data = [first.at(run.arrangement, k) for run in runs]
+            told = partial(_tell, team.report, Progress(runs[0].key, k + 1, folds, 0, epochs))
+            for place, result in enumerate(so_far.add(run_fold(runs, data, told, SPLITS, checkpoints))):
+                if result is not None:
+                    logs.one(place, f"fold {k + 1}/{folds}: {_scores(result)}")
+            if k + 1 < folds or team.waits:
+                checkpoints.fold(due=k + 1 == folds)
+    return so_far.found
+
+
+def _scores(result: FoldResult) -> str:
+    scores = (f"{split}.{n}={v:.4f}" for split, m in result.metrics.items() for n, v in m.items())
+    return f"epoch {result.epoch}, {result.time_s:.1f} s: {' '.join(scores)}"
 
 
 def _tell(report: Callable[[Progress], None], place: Progress, epoch: int) -> None:
     report(replace(place, epoch=epoch))
 
 
-def _ended(run: Setting, results: list[FoldResult] | Exception, folder: Path, log: TextIO) -> dict[str, Any]:
+def _ended(place: int, run: Setting, results: Found, folder: Path, logs: Logs) -> dict[str, Any]:
     """Write what a run left; the fields of its record that tell how it ended."""
     parts = {"status": "failed", "error": " ".join(f"{type(results).__name__}: {results}".split())}
     if isinstance(results, Exception):
-        log.write(f"{parts['error']}\n")
+        logs.one(place, f"{parts['error']}")
     else:
         try:
-            parts = _write(run, results, folder)
+            parts = write(run.spec, run.arrangement, results, folder)
         except Exception as error:
-            log.write(traceback.format_exc())
+            if no_room(error):
+                raise
+            logs.one(place, traceback.format_exc())
             parts = {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
-    log.write(f"{_now()} {parts['status']}\n")
+    logs.one(place, f"{now()} {parts['status']}")
     return parts
 
 
@@ -342,10 +387,6 @@ def _beside(run: Setting) -> dict[str, Any]:
     return beside if run.config.language is None else {**beside, "language_model": Path(run.config.language.model).name}
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def open_data(run: Setting, device: torch.device, cache: Path) -> FoldData:
     """The data of a run at its first fold, on a device; ``at_fold`` gives the others."""
     options = DataOptions(str(device), cache, run.config.language or LanguageOptions())
@@ -357,7 +398,8 @@ def run_fold(
     runs: Sequence[Setting],
     data: Sequence[FoldData],
     report: Callable[[int], None],
-    splits: Sequence[str] = ("valid", "test"),
+    splits: Sequence[str] = SPLITS,
+    checkpoints: Checkpoints | None = None,
 ) -> list[FoldResult | Exception]:
     """Train a group on one fold's data and score ``splits``. The search leaves the test split out: then nothing reads
     it. A run that cannot give a number has its TrainingError in the place of its result."""
@@ -365,21 +407,26 @@ def run_fold(
     with torch.random.fork_rng([data[0].device] if data[0].device.type == "cuda" else []):
         if runs[0].row.fitted:
             return [_fit(run, own, report, splits) for run, own in zip(runs, data, strict=True)]
-        return _train(runs, data, report, splits)
+        return _train(runs, data, report, splits, checkpoints or Checkpoints())
 
 
 def _train(
-    runs: Sequence[Setting], data: Sequence[FoldData], report: Callable[[int], None], splits: Sequence[str]
+    runs: Sequence[Setting],
+    data: Sequence[FoldData],
+    report: Callable[[int], None],
+    splits: Sequence[str],
+    checkpoints: Checkpoints,
 ) -> list[FoldResult | Exception]:
-    began = time.perf_counter()
+    watch = Stopwatch()
     config = runs[0].config
     keys = [run.key for run in runs]
     seeds = [streams(k.benchmark, k.protocol, k.seed, data[0].fold) for k in keys]
-    group = assemble(runs, data, seeds)
+    with checkpoints.keeping("time", watch):
+        group = assemble(runs, data, seeds)
+        outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment, checkpoints)
     n_parameters = sum(p.numel() for p in group.method.parameters() if p.requires_grad) // len(runs)
-    outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment)
     evaluations = {split: group.evaluate(split) for split in splits}
-    time_s = (time.perf_counter() - began) / len(runs)
+    time_s = watch.seconds / len(runs)
     results: list[FoldResult | Exception] = []
     for place, (run, own, outcome) in enumerate(zip(runs, data, outcomes, strict=True)):
         found = {split: each[place] for split, each in evaluations.items()}
@@ -439,55 +486,3 @@ def _fit(run: Setting, data: FoldData, report: Callable[[int], None], splits: Se
 
 def _score(run: Setting, data: FoldData, predictions: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     return {split: compute(run.spec.metrics, found, data.targets(split)) for split, found in predictions.items()}
-
-
-def _write(run: Setting, results: Sequence[FoldResult], folder: Path) -> dict[str, Any]:
-    """Write predictions and curves; return the fields of a finished run's record."""
-    arrays = pool(run.arrangement, results)
-    write_npz(folder / "predictions.npz", arrays)
-    lines = [json.dumps({"fold": fold, **row}) for fold, result in enumerate(results) for row in result.curves]
-    write_bytes(folder / "curves.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    several = len(results) > 1
-    metrics = {split: _mean([result.metrics[split] for result in results]) for split in results[0].metrics}
-    metrics["test"] = compute(run.spec.metrics, arrays["prediction"], arrays["target"])
-    return {
-        "status": "done",
-        "selection": _selection(run.spec.main_metric, results),
-        "metrics": metrics,
-        "folds": tuple(result.metrics for result in results) if several else (),
-        "diagnostics": _mean([result.diagnostics for result in results]),
-        "n_parameters": max(result.n_parameters for result in results),
-        "time_s": sum(result.time_s for result in results),
-        "predictions": predictions_digest(arrays),
-    }
-
-
-def _selection(metric: str, results: Sequence[FoldResult]) -> dict[str, Any]:
-    if len(results) == 1:
-        return {"metric": metric, "epoch": results[0].epoch, "value": results[0].value}
-    values = [result.value for result in results]
-    epochs = [result.epoch for result in results]
-    return {"metric": metric, "epochs": epochs, "values": values, "value": float(np.mean(values))}
-
-
-def pool(arrangement: Arrangement, results: Sequence[FoldResult]) -> dict[str, np.ndarray]:
-    """index, target, prediction (and group) of the test samples of all folds, by index. ValueError where a sample was
-    predicted twice."""
-    index = np.concatenate([fold.test for fold in arrangement.folds]).astype(np.int64)
-    if len(np.unique(index)) != len(index):
-        raise ValueError("folds: a sample is in the test split of two folds")
-    by_index = np.argsort(index)
-    index = index[by_index]
-    arrays = {
-        "index": index,
-        "target": arrangement.target[index],
-        "prediction": np.concatenate([result.predictions["test"] for result in results])[by_index],
-    }
-    if arrangement.group is not None:
-        arrays["group"] = arrangement.group[index]
-    return arrays
-
-
-def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over folds, entry by entry."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

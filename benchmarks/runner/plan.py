@@ -44,12 +44,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs lie and how they are executed; nothing of it but ``overrides`` enters a digest."""
+    """Where runs lie and how they are executed; nothing of it but ``overrides`` enters a digest. checkpoint_s: seconds
+    between the checkpoints of a run (0: never by time); checkpoint_epochs: epochs between them (0: not by epochs)."""
 
     out: Path
     cache: Path
     device: str = "cpu"
     overrides: tuple[str, ...] = ()
+    checkpoint_s: float = 300.0
+    checkpoint_epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from benchmarks.metrics import better
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import environment, processes
 from benchmarks.runner.config import method_row, read_tuned, resolve, tuned_path
-from benchmarks.runner.execute import FoldResult, Options, Setting, open_data, run_fold, setting, warm_up, what
+from benchmarks.runner.execute import Options, Setting, open_data, run_fold, setting, warm_up, what
+from benchmarks.runner.results import FoldResult
 from benchmarks.runner.seeds import stream
 
 SEARCH_SEED = 1000

@@ -8,18 +8,22 @@ fails, or has lost its patience, stops mattering to its own outcome only.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.metrics import better, compute
+from benchmarks.runner import snapshot
 from benchmarks.runner.config import Training
-from benchmarks.runner.group import Evaluation, Group, Samples, TrainingError
+from benchmarks.runner.group import Evaluation, Group, Samples, Share, TrainingError
 from benchmarks.runner.seeds import Streams
+from benchmarks.runner.snapshot import Checkpoints
 from benchmarks.runner.step import Randomness, Steps
 from clcr.api import Step
 
@@ -55,37 +59,147 @@ def train(
     streams: Sequence[Streams],
     report: Callable[[int], None],
     augment: str = "none",
+    checkpoints: Checkpoints | None = None,
 ) -> list[Outcome | TrainingError]:
     """Train a group in place and leave it with the weights of each seed's selected epoch.
 
     ``report`` is called with each finished epoch. ``augment``: what training pictures go through, as
     ``EncoderConfig.augment``. A seed whose loss or prediction is not finite gives a TrainingError in the place of its
-    outcome.
+    outcome. ``checkpoints``: where the training is saved between its steps, and taken up again; raises Stopped when
+    they are asked to stop.
     """
-    torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
-    orders = [torch.Generator().manual_seed(each.order) for each in streams]
-    draws, noise = (group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise"))
-    optimizer = make_optimizer(group.method, config, len(group))
-    steps = Steps(group, optimizer, config.clip_norm, config.bf16)
-    courses = [_Course(config, goal, data) for data in group.folds]
-    best = {name: value.detach().clone() for name, value in group.state().items()}
-    for epoch in range(config.epochs):
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = config.lr * schedule(config, epoch)
-        draws.begin(epoch)
-        noise.begin(epoch)
-        random = Randomness(Step(epoch, config.epochs, noise), draws, augment, tuple(each.augment for each in streams))
-        losses = _pass(group, orders, steps, config.batch_size, random)
-        evaluations = group.evaluate(goal.split)
-        for seed, course in enumerate(courses):
-            if course.goes_on and course.improves(losses[seed], evaluations[seed]):
-                _keep(best, group.state(), seed)
-        report(epoch + 1)
-        if not any(course.goes_on for course in courses):
-            break
-    for name, value in group.state().items():
-        value.copy_(best[name])
-    return [course.outcome() for course in courses]
+    checkpoints = checkpoints or Checkpoints()
+    state = _State(group, config, goal, streams)
+    steps = Steps(group, state.optimizer, config.clip_norm, config.bf16)
+    seeds = tuple(each.augment for each in streams)
+    with checkpoints.keeping("training", state):
+        while state.goes_on:
+            state.begin_epoch()
+            random = Randomness(Step(state.epoch, config.epochs, state.noise), state.draws, augment, seeds)
+            losses = _pass(group, state, steps, random, checkpoints)
+            state.end_epoch(losses, group.evaluate(goal.split))
+            report(state.epoch)
+            checkpoints.epoch(state.epoch)
+    return state.outcomes()
+
+
+def _pass(
+    group: Group, state: _State, steps: Steps, random: Randomness, checkpoints: Checkpoints
+) -> list[dict[str, float]]:
+    """What is left of an epoch of training; returns for each seed the mean of each named loss, and of their sum, over
+    samples."""
+    group.method.train()
+    for shares in islice(group.epoch(state.orders, state.config.batch_size), state.step, None):
+        for share, losses in steps(shares, random):
+            state.count(share, losses)
+        state.step += 1
+        checkpoints.step()
+    return state.means()
+
+
+class _State:
+    """All that changes while a group trains, its method's values included: a part of checkpoints.
+
+    epoch: how many are over. step: how many of the open one are.
+    """
+
+    def __init__(self, group: Group, config: Training, goal: Goal, streams: Sequence[Streams]) -> None:
+        torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
+        self.config, self._group = config, group
+        self.orders = [torch.Generator().manual_seed(each.order) for each in streams]
+        self.draws, self.noise = (
+            group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise")
+        )
+        self.optimizer = make_optimizer(group.method, config, len(group))
+        self._courses = [_Course(config, goal, data) for data in group.folds]
+        self._best = {name: value.detach().clone() for name, value in group.state().items()}
+        self.epoch = 0
+        self._open_epoch()
+
+    def _open_epoch(self) -> None:
+        self.step = 0
+        self._opened = [order.get_state() for order in self.orders]  # the epoch's order can be drawn again
+        self._sums: dict[str, Tensor] = {}
+        self._counts = torch.zeros(len(self._group), dtype=torch.float64)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an epoch is left, and a seed that it matters to."""
+        return self.epoch < self.config.epochs and any(course.goes_on for course in self._courses)
+
+    def begin_epoch(self) -> None:
+        """Before the first step of an epoch, or the next one where it was taken up again."""
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.config.lr * schedule(self.config, self.epoch)
+        if self.step == 0:
+            self.draws.begin(self.epoch)
+            self.noise.begin(self.epoch)
+
+    def count(self, share: Share, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step of some seeds."""
+        size = share.samples.shape[-1]
+        self._counts[share.seeds] += size
+        for name, loss in losses.items():
+            total = self._sums.setdefault(name, torch.zeros(len(self._group), device=self._group.device))
+            total[share.seeds] += loss * size
+
+    def means(self) -> list[dict[str, float]]:
+        """The mean losses of each seed."""
+        means = (torch.stack(list(self._sums.values())).double().cpu() / self._counts).T.tolist()
+        return [dict(zip(self._sums, row, strict=True)) for row in means]
+
+    def end_epoch(self, losses: Sequence[Mapping[str, float]], found: Sequence[Evaluation | TrainingError]) -> None:
+        """Take in what an epoch gave each seed."""
+        for seed, course in enumerate(self._courses):
+            if course.goes_on and course.improves(losses[seed], found[seed]):
+                _keep(self._best, self._group.state(), seed)
+        self.epoch += 1
+        self._open_epoch()
+
+    def outcomes(self) -> list[Outcome | TrainingError]:
+        """How it went; puts the weights of each seed's best epoch in place."""
+        for name, value in self._group.state().items():
+            value.copy_(self._best[name])
+        return [course.outcome() for course in self._courses]
+
+    def save(self) -> dict[str, Any]:
+        """See snapshot.Part."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "orders": self._opened,
+            "sums": self._sums,
+            "counts": self._counts,
+            "courses": [course.save() for course in self._courses],
+            "method": snapshot.method_state(self._group.method),
+            "best": self._best,
+            "optimizer": self.optimizer.state_dict()["state"],
+            "draws": snapshot.draws_state(self.draws),
+            "noise": snapshot.draws_state(self.noise),
+            "torch": snapshot.torch_state(self._group.device),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See snapshot.Part."""
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self._counts, self._opened = saved["counts"], saved["orders"]
+        self._sums = {name: total.to(self._group.device) for name, total in saved["sums"].items()}
+        self._check_counts()
+        for course, each in zip(self._courses, saved["courses"], strict=True):
+            course.load(each)
+        snapshot.load_tensors(snapshot.method_state(self._group.method), saved["method"])
+        snapshot.load_tensors(self._best, saved["best"])
+        snapshot.load_optimizer(self.optimizer, saved["optimizer"])
+        snapshot.load_draws(self.draws, saved["draws"])
+        snapshot.load_draws(self.noise, saved["noise"])
+        snapshot.load_generators(self.orders, self._opened)
+        snapshot.load_torch_state(self._group.device, saved["torch"])
+
+    def _check_counts(self) -> None:
+        seeds = (len(self._group),)
+        within = 0 <= self.epoch <= self.config.epochs and self.step >= 0 and (self.step == 0) == (not self._sums)
+        if not within or any(x.shape != seeds for x in (self._counts, *self._sums.values())):
+            raise ValueError(f"epoch {self.epoch}, step {self.step}: not one of this training")
 
 
 class _Course:
@@ -94,13 +208,13 @@ class _Course:
     def __init__(self, config: Training, goal: Goal, data: Samples) -> None:
         self._patience, self._goal, self._data = config.patience, goal, data
         self._curves: list[dict[str, Any]] = []
-        self._best: Outcome | None = None
+        self._best = 0  # its epoch, from 1
         self._error: TrainingError | None = None
 
     @property
     def goes_on(self) -> bool:
         """False once it has failed or lost its patience."""
-        waited = len(self._curves) - self._best.epoch if self._best else 0
+        waited = len(self._curves) - self._best if self._best else 0
         return self._error is None and not 0 < self._patience <= waited
 
     def improves(self, losses: Mapping[str, float], found: Evaluation | TrainingError) -> bool:
@@ -109,20 +223,36 @@ class _Course:
         if isinstance(found, TrainingError) or self._error is not None:
             return False
         scores = compute(self._goal.metrics, found.prediction, self._data.targets(self._goal.split))
-        epoch, value = len(self._curves) + 1, scores[self._goal.main]
+        epoch = len(self._curves) + 1
         row = {"epoch": epoch, "loss": dict(losses), self._goal.split: scores, "diagnostics": found.diagnostics}
         self._curves.append(row)
-        if self._best is not None and not better(self._goal.main, value, self._best.value):
+        if self._best and not better(self._goal.main, scores[self._goal.main], self._best_value):
             return False
-        self._best = Outcome(epoch, value, found.diagnostics, ())
+        self._best = epoch
         return True
+
+    @property
+    def _best_value(self) -> float:
+        return float(self._curves[self._best - 1][self._goal.split][self._goal.main])
 
     def outcome(self) -> Outcome | TrainingError:
         """What has come of it."""
         if self._error is not None:
             return self._error
-        assert self._best is not None  # epochs >= 1
-        return Outcome(self._best.epoch, self._best.value, self._best.diagnostics, tuple(self._curves))
+        assert self._best  # epochs >= 1
+        diagnostics = self._curves[self._best - 1]["diagnostics"]
+        return Outcome(self._best, self._best_value, diagnostics, tuple(self._curves))
+
+    def save(self) -> dict[str, Any]:
+        """See snapshot.Part."""
+        return {"curves": json.dumps(self._curves), "best": self._best, "error": self._error and str(self._error)}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See snapshot.Part."""
+        self._curves, self._best = json.loads(saved["curves"]), saved["best"]
+        self._error = None if saved["error"] is None else TrainingError(saved["error"])
+        if not 0 <= self._best <= len(self._curves):
+            raise ValueError(f"best epoch {self._best} of {len(self._curves)}")
 
 
 def _fault(epoch: int, losses: Mapping[str, float]) -> TrainingError | None:
@@ -163,21 +293,3 @@ def schedule(config: Training, epoch: int) -> float:
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
     return config.step_factor ** (epoch // config.step_epochs) if config.schedule == "step" else 1.0
-
-
-def _pass(
-    group: Group, orders: Sequence[torch.Generator], steps: Steps, batch_size: int, random: Randomness
-) -> list[dict[str, float]]:
-    """One epoch of training; returns for each seed the mean of each named loss, and of their sum, over samples."""
-    group.method.train()
-    sums: dict[str, Tensor] = {}
-    counts = torch.zeros(len(group), dtype=torch.float64)
-    for shares in group.epoch(orders, batch_size):
-        for share, losses in steps(shares, random):
-            size = share.samples.shape[-1]
-            counts[share.seeds] += size
-            for name, loss in losses.items():
-                total = sums.setdefault(name, torch.zeros(len(group), device=group.device))
-                total[share.seeds] += loss * size
-    means = (torch.stack(list(sums.values())).double().cpu() / counts).T.tolist()
-    return [dict(zip(sums, row, strict=True)) for row in means]

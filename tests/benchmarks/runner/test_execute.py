@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from benchmarks import BENCHMARKS, catalog
+from benchmarks.archive import predictions_digest
 from benchmarks.errors import InputError
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import execute as module
 from benchmarks.runner import measured
-from benchmarks.runner.execute import Options, Progress, describe, execute, predictions_digest, setting, what
+from benchmarks.runner.execute import Options, Progress, describe, execute, setting, what
 from benchmarks.runner.together import Choice
 from benchmarks.spec import BenchmarkSpec, ModalitySpec, Protocol
 

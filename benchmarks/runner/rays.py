@@ -286,7 +286,8 @@ class _Cluster(Sweep):
         try:
             runs = self._ray.get(ref)
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
-            raise InputError(f"a worker cannot start: {_last_line(error)}; see that every node has it") from error
+            remedy = "every node needs this checkout and its packages"
+            raise InputError(f"a worker cannot start on a node: {_last_line(error)}; {remedy}") from error
         except errors.NodeDiedError:
             self._nodes_lost[task.team] += 1
             self._bury(task, "the node of the worker was lost", self._nodes_lost[task.team] > NODES)

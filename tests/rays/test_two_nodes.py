@@ -26,6 +26,7 @@ EPOCHS = ["--set", "training.epochs=20"]
 METHODS = ["--benchmark", "crema_d", "--data", "twin", "--method", "late_fusion,ogm_ge", "--seeds", "0-2"]
 SWEEP = [*METHODS, "--seeds-together", "2", *EPOCHS]  # teams of seeds 0 and 1, and seed 2 alone
 RUNS = 6
+CHECKPOINT = "checkpoint.pt"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def start(out: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
 
 
 def on(cluster: Any, out: Path) -> subprocess.Popen[str]:
-    return start(out, "--launcher", "ray", RAY_ADDRESS=cluster.address)
+    return start(out, "--launcher", "ray", "--checkpoint-epochs", "1", RAY_ADDRESS=cluster.address)
 
 
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -78,8 +79,9 @@ def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def working(out: Path) -> list[claims.Claim]:
-    folders = [folder for folder in store.run_folders(out) if claims.held(folder)]
-    return [owner for folder in folders if (owner := claims.owner(folder)) is not None]
+    """Processes that have got as far as a checkpoint."""
+    owners = [(folder, claims.owner(folder)) for folder in store.run_folders(out) if claims.held(folder)]
+    return [owner for folder, owner in owners if owner and (claims.attempt(folder, owner) / CHECKPOINT).exists()]
 
 
 def until(holds: Callable[[], T], what: str) -> T:
@@ -98,18 +100,19 @@ def results(out: Path) -> dict[str, bytes]:
 
 
 def check(out: Path, calm: dict[str, bytes]) -> None:
-    """Nothing is lost, doubled or left, and nothing shows what happened."""
+    """Nothing is lost, doubled or left; what was done is gone on from, and shows in no number."""
     done = [record.key for _, record in store.records(out) if record.status == "done"]
     assert len(done) == len(set(done)) == RUNS
     assert len(calm) > 2 * RUNS
     assert results(out) == calm
     assert not [path for path in out.rglob(".*") if path.name != claims.LOCK]
+    assert any("resumed" in record.provenance for _, record in store.records(out))
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(folder: Path, cluster: Any, calm: dict[str, bytes]) -> None:
     out = folder / "worker"
     process = on(cluster, out)
-    os.kill(until(lambda: working(out), "a task begins")[0].pid, signal.SIGKILL)
+    os.kill(until(lambda: working(out), "a checkpoint is written")[0].pid, signal.SIGKILL)
     ended = finished(process)
     assert (ended["done"], ended["failed"]) == (RUNS, 0)
     assert len({str(run["key"]) for run in ended["runs"]}) == len(ended["runs"]) == RUNS
@@ -122,7 +125,7 @@ def test_ctrl_c_leaves_no_claim_and_the_same_command_goes_on(
 ) -> None:
     out = folder / "interrupted"
     process = on(cluster, out)
-    until(lambda: working(out), "a task begins")
+    until(lambda: working(out), "a checkpoint is written")
     process.send_signal(signal.SIGINT)
     out_said, err = process.communicate(timeout=100)
     assert (process.returncode, out_said) == (cli.INTERRUPTED, "")
@@ -136,7 +139,7 @@ def test_ctrl_c_leaves_no_claim_and_the_same_command_goes_on(
 def test_a_node_that_is_lost_costs_nothing_but_time(folder: Path, cluster: Any, calm: dict[str, bytes]) -> None:
     out = folder / "node"
     process = on(cluster, out)
-    worker = until(lambda: working(out), "a task begins")[0]
+    worker = until(lambda: working(out), "a checkpoint is written")[0]
     raylet = int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1])
     node = next(n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid == raylet)
     cluster.remove_node(node, allow_graceful=False)

@@ -233,6 +233,28 @@ def test_a_cluster_is_never_started_here(place: Place, ray: FakeRay, monkeypatch
         go([keys("quick")], place)
 
 
+def test_ray_is_given_neither_signals_nor_stdout(
+    place: Place, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def init(address: str, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        other = threading.Thread(target=print, args=("(raylet) a node is gone",))
+        other.start()
+        other.join()
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init, raising=False)
+    monkeypatch.setattr(ray, "shutdown", lambda: ray.asked.append("shutdown"), raising=False)
+    with rays._attached(ray, Settings(), ""):
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        print("a result")
+    assert capsys.readouterr().out == "a result\n"
+    assert ray.asked == ["shutdown"]
+
+
 def test_runs_that_fit_no_node_are_refused(tmp_path: Path, place: Place, ray: FakeRay) -> None:
     crew = Crew(engine="fake_engine", settings=settings(tmp_path, "cpus_per_run: 64"))
     with pytest.raises(InputError, match=r"cpus_per_run = 64, gpus_per_run = 0: no node .* 4 CPUs and 1 GPUs"):
@@ -289,7 +311,9 @@ def test_a_lost_node_is_not_the_fault_of_its_runs_until_it_happens_often(place: 
 
 def test_a_task_that_cannot_begin_ends_the_sweep(place: Place, ray: FakeRay) -> None:
     ray.broken = [RayTaskError("ray::execute()\n  File x\nModuleNotFoundError: No module named 'benchmarks'\n")]
-    with pytest.raises(InputError, match=r"a worker cannot start: ModuleNotFoundError: No module named 'benchmarks'"):
+    with pytest.raises(
+        InputError, match=r"a worker cannot start on a node: ModuleNotFoundError: No module named 'benchmarks'"
+    ):
         go([keys("quick")], place)
 
 

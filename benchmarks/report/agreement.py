@@ -82,9 +82,16 @@ class Pair:
 
     @property
     def same_machine(self) -> bool:
-        """Whether equal bits are promised: both records tell processor, versions, device and threads, the same ones."""
+        """Whether equal bits are promised: both records tell processor, versions, device and threads, the same ones,
+        and neither run was taken up on a processor of another kind."""
         ours, theirs = self.committed.provenance, self.again.provenance
-        return all(name in ours and ours[name] == theirs.get(name) for name in MACHINE)
+        moved = [
+            each
+            for told in (ours, theirs)
+            for each in told.get("resumed", ())
+            if each["cpu_kind_before"] != each["cpu_kind"]
+        ]
+        return not moved and all(name in ours and ours[name] == theirs.get(name) for name in MACHINE)
 
 
 def compare(pairs: Sequence[Pair]) -> list[Finding]:

@@ -184,6 +184,15 @@ def release(folder: Path, pid: int | None = None) -> None:
         claim_of(folder).unlink(missing_ok=True)
 
 
+def expire(folder: Path, token: str) -> None:
+    """Let the claim of a process that is known to be dead, on whatever machine, count no longer. One that lives after
+    all shows it at its next heartbeat, or finds its attempt taken over."""
+    claim = owner(folder)
+    if claim is not None and claim.token == token:
+        with contextlib.suppress(OSError):
+            os.utime(claim_of(folder), (0, 0))
+
+
 def held(folder: Path) -> bool:
     """Whether a living process works on a run."""
     return _alive(claim_of(folder))

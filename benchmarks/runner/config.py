@@ -216,7 +216,7 @@ def load_profile(profile: str) -> dict[str, Any]:
 
 @cache
 def _load_profile(path: Path) -> dict[str, Any]:
-    raw = _read_yaml(path)
+    raw = read_yaml(path)
     _check_names("section", raw, TOP, path.name)
     _check_names("method", raw.get("methods", {}), METHODS, f"{path.name}: methods")
     known = [f"{name}.{protocol.name}" for name in BENCHMARKS for protocol in catalog.spec(name).protocols]
@@ -233,7 +233,7 @@ def load_tuned(profile: str) -> dict[str, Any]:
 
 def read_tuned(path: Path) -> dict[str, Any]:
     """{"<benchmark>.<protocol>": {method: {dotted key: value}}} as the search left it; empty where there is no file."""
-    raw = _read_yaml(path) if path.is_file() else {}
+    raw = read_yaml(path) if path.is_file() else {}
     _check_names("section", raw, ("tuned",), path.name)
     tuned = raw.get("tuned", {})
     for group, methods in tuned.items():
@@ -241,7 +241,8 @@ def read_tuned(path: Path) -> dict[str, Any]:
     return dict(tuned)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, {} of an empty one. InputError where it cannot be read or holds none."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

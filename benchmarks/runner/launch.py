@@ -90,6 +90,7 @@ class Launcher(Protocol):
 LAUNCHERS: Mapping[str, str] = {
     "local": "benchmarks.runner.launch:local",
     "slurm": "benchmarks.runner.slurm:array",
+    "ray": "benchmarks.runner.rays:tasks",
 }
 POOLS: WeakSet[_Pool] = WeakSet()
 
@@ -241,16 +242,83 @@ class _Worker:
         self._errors.close()
 
 
-class _Pool:
+class Sweep:
+    """The books of a launcher: teams that wait, teams that others have, what came of the rest, and what to do with a
+    team whose worker died. The caller executes."""
+
+    def __init__(self, teams: Sequence[Team], place: Place, listen: Listener) -> None:
+        self.waiting = deque(teams)
+        self.elsewhere: list[Team] = []
+        self.results: dict[RunKey, Result] = {}
+        self.place, self.listen = place, listen
+        self.stopping = False
+        self._attempts: Counter[Team] = Counter()
+
+    def tell(self, kind: str, team: Team, share: float = 0.0, note: str = "") -> None:
+        """Tell the listener of every run of a team."""
+        for key in team:
+            self.listen(Event(kind, key, share, note, together=len(team)))
+
+    def progress(self, team: Team, message: Mapping[str, Any]) -> None:
+        """Tell the listener how far a team is, from a message of its worker."""
+        done = (message["fold"] - 1) * message["epochs"] + message["epoch"]
+        self.tell("progress", team, share=done / (message["folds"] * message["epochs"]))
+
+    def ended(self, team: Team, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Take what a worker said of its runs (see benchmarks.runner.serve)."""
+        if any(run["state"] == "busy" for run in runs):
+            self.elsewhere.append(team)
+            self.tell("wait", team, note="another process has it")
+            return
+        halted = next((run["error"] for run in runs if run["state"] == "halted"), None)
+        if halted is not None and not self.stopping:
+            raise InputError(halted)
+        for key, run in zip(team, runs, strict=True):
+            self._conclude(Result(key, run["state"], run["seconds"], run["error"]))
+
+    def lost(self, team: Team, words: str, what: Sequence[Mapping[str, Any]], alone: bool) -> None:
+        """The worker of a team has died, by itself or not. A team is tried once more, then in halves; a run alone then
+        fails, and its record says so (what: the run in it, where that is known)."""
+        self._attempts[team] += alone
+        if self._attempts[team] < ATTEMPTS:
+            self.waiting.appendleft(team)
+            self.tell("retry", team, note=words)
+        elif len(team) > 1:
+            half = len(team) // 2
+            self.waiting.extendleft((team[half:], team[:half]))
+            self.tell("retry", team, note=f"{words}; in two halves")
+        else:
+            self._fail(team[0], words, what)
+
+    def look_elsewhere(self) -> None:
+        """Runs that another process had and has no more are looked at again: they are done, or need doing."""
+        if self.waiting:
+            return
+        out = self.place.out
+        free = [team for team in self.elsewhere if not any(claims.held(store.folder_of(out, key)) for key in team)]
+        self.elsewhere = [team for team in self.elsewhere if team not in free]
+        self.waiting.extend(free)
+
+    def _conclude(self, result: Result) -> None:
+        self.results[result.key] = result
+        self.listen(Event("end", result.key, 1.0, result=result))
+
+    def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
+        folder = store.folder_of(self.place.out, key)
+        if claims.acquire(folder):
+            own = claims.attempt(folder)
+            store.write_record(own, RunRecord(key, what[0] if what else {}, "failed", error=words))
+            store.publish(own, folder)
+            claims.release(folder)
+        self._conclude(Result(key, "failed", error=words))
+
+
+class _Pool(Sweep):
     """The slot pool: gives teams to idle workers, replaces workers that die, waits for runs that others have."""
 
     def __init__(self, teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> None:
-        self._waiting = deque(teams)
-        self._elsewhere: list[Team] = []
-        self._attempts: Counter[Team] = Counter()
-        self._results: dict[RunKey, Result] = {}
-        self._place, self._crew, self._listen = place, crew, listen
-        self._stopping = False
+        super().__init__(teams, place, listen)
+        self._crew = crew
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
         self._starter = crew.starter or processes.starter(crew.engine)
@@ -273,17 +341,17 @@ class _Pool:
         for worker in filter(None, self._workers):
             worker.close()
             for key in worker.team if worker.pid is not None else ():
-                claims.release(store.folder_of(self._place.out, key), worker.pid)
+                claims.release(store.folder_of(self.place.out, key), worker.pid)
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
-        while self._busy() or (not self._stopping and (self._waiting or self._elsewhere)):
+        while self._busy() or (not self.stopping and (self.waiting or self.elsewhere)):
             with _undisturbed():
-                self._look_elsewhere()
+                self.look_elsewhere()
                 self._hand_out()
             if not self._hear_some(POLL_S):
-                self._listen(Event("tick"))
-        return list(self._results.values())
+                self.listen(Event("tick"))
+        return list(self.results.values())
 
     def _hear_some(self, wait_s: float) -> bool:
         """Take what workers say within some time; whether one said something. Signals come while it waits alone."""
@@ -295,8 +363,8 @@ class _Pool:
 
     def stop(self, grace_s: float) -> None:
         """Hand out nothing more, and let the workers write what their teams can be gone on from."""
-        self._stopping = True
-        self._listen(Event("stop"))
+        self.stopping = True
+        self.listen(Event("stop"))
         deadline = time.monotonic() + grace_s
         while self._busy() and time.monotonic() < deadline:
             for worker in filter(None, self._workers):
@@ -308,16 +376,16 @@ class _Pool:
 
     def _hand_out(self) -> None:
         for slot, worker in enumerate(self._workers):
-            if not self._waiting or self._stopping:
+            if not self.waiting or self.stopping:
                 return
             if worker is None:
                 worker = self._start(slot)
             if not worker.team:
-                worker.give(self._waiting.popleft(), self._crew.retry_before)
+                worker.give(self.waiting.popleft(), self._crew.retry_before)
 
     def _start(self, slot: int) -> _Worker:
         device = self._crew.devices[slot % len(self._crew.devices)]
-        worker = _Worker(self._starter, replace(self._place, device=device), self._crew.engine)
+        worker = _Worker(self._starter, replace(self.place, device=device), self._crew.engine)
         self._workers[slot] = worker
         self._pipes.register(worker.pipe, selectors.EVENT_READ, slot)
         return worker
@@ -337,36 +405,16 @@ class _Pool:
         match message["event"]:
             case "start":
                 worker.what = message["what"]
-                self._tell_team("start", worker.team)
+                self.tell("start", worker.team)
             case "progress":
-                done = (message["fold"] - 1) * message["epochs"] + message["epoch"]
-                self._tell_team("progress", worker.team, share=done / (message["folds"] * message["epochs"]))
+                self.progress(worker.team, message)
             case "end":
                 team, worker.team = worker.team, ()
-                self._ended(team, message["runs"])
-
-    def _tell_team(self, kind: str, team: Team, share: float = 0.0, note: str = "") -> None:
-        for key in team:
-            self._listen(Event(kind, key, share, note, together=len(team)))
-
-    def _ended(self, team: Team, runs: Sequence[Mapping[str, Any]]) -> None:
-        if any(run["state"] == "busy" for run in runs):
-            self._elsewhere.append(team)
-            self._tell_team("wait", team, note="another process has it")
-            return
-        halted = next((run["error"] for run in runs if run["state"] == "halted"), None)
-        if halted is not None and not self._stopping:
-            raise InputError(halted)
-        for key, run in zip(team, runs, strict=True):
-            self._conclude(Result(key, run["state"], run["seconds"], run["error"]))
-
-    def _conclude(self, result: Result) -> None:
-        self._results[result.key] = result
-        self._listen(Event("end", result.key, 1.0, result=result))
+                self.ended(team, message["runs"])
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker has died. Its team is tried once more, then in halves; a run alone then fails, and its record says
-        so. What was taken along by the server of the workers is tried as often as there is another server."""
+        """A worker has died. What was taken along by the server of the workers is tried as often as there is another
+        server."""
         team = worker.team
         try:
             words, alone = worker.last_words()
@@ -376,31 +424,4 @@ class _Pool:
             raise InputError(f"a worker cannot start: {words}; {processes.REMEDY}")
         if not team:
             return
-        self._attempts[team] += alone
-        if self._attempts[team] < ATTEMPTS:
-            self._waiting.appendleft(team)
-            self._tell_team("retry", team, note=words)
-        elif len(team) > 1:
-            half = len(team) // 2
-            self._waiting.extendleft((team[half:], team[:half]))
-            self._tell_team("retry", team, note=f"{words}; in two halves")
-        else:
-            self._fail(team[0], words, worker.what)
-
-    def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
-        folder = store.folder_of(self._place.out, key)
-        if claims.acquire(folder):
-            own = claims.attempt(folder)
-            store.write_record(own, RunRecord(key, what[0] if what else {}, "failed", error=words))
-            store.publish(own, folder)
-            claims.release(folder)
-        self._conclude(Result(key, "failed", error=words))
-
-    def _look_elsewhere(self) -> None:
-        """Runs that another process had and has no more are looked at again: they are done, or need doing."""
-        if self._waiting:
-            return
-        out = self._place.out
-        free = [team for team in self._elsewhere if not any(claims.held(store.folder_of(out, key)) for key in team)]
-        self._elsewhere = [team for team in self._elsewhere if team not in free]
-        self._waiting.extend(free)
+        self.lost(team, words, worker.what, alone)

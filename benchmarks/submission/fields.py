@@ -126,6 +126,10 @@ PROVENANCE: Mapping[str, tuple[Test, str]] = {
     "device": (is_text, "one line"),
     "threads": (is_count, "a whole number"),
     "together": (listed(is_seed), "the seeds that trained together"),
+    "resumed": (
+        listed(shaped(epoch=is_count, fold=is_count, cpu_kind=is_text, cpu_kind_before=is_text, at=is_moment)),
+        "where the run was taken up again: epoch, fold, cpu_kind, cpu_kind_before, at",
+    ),
     "best_together": (shaped(seeds=is_count, why=is_text), "a number of seeds and why it is that"),
     "ceiling": (named(is_number), "finite numbers by metric"),
     "language_model": (is_text, "one line"),

@@ -60,6 +60,14 @@ def test_a_record_that_does_not_tell_the_kind_of_processor_is_from_another_machi
     assert compare([moved(old, 1e-6, samples=1)]) == []
 
 
+@pytest.mark.parametrize(("before", "here"), [("1", True), ("2", False)])
+def test_a_run_that_was_taken_up_elsewhere_is_from_another_machine(before: str, here: bool) -> None:
+    told = {**HERE, "resumed": [{"epoch": 2, "fold": 1, "cpu_kind": "1", "cpu_kind_before": before, "at": "now"}]}
+    base = pair()
+    resumed = replace(base, committed=replace(base.committed, provenance=told))
+    assert bool(compare([moved(resumed, 1e-6, samples=1)])) is here
+
+
 @pytest.mark.parametrize("field", ["metrics", "selection"])
 def test_the_rest_of_the_record_counts_on_one_machine(field: str) -> None:
     base = pair()

@@ -6,12 +6,11 @@ Exit codes: 0 done, 1 runs failed or a check did not hold, 2 bad input (one line
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,13 +20,13 @@ from benchmarks.errors import InputError
 if TYPE_CHECKING:
     from benchmarks.console import Console
     from benchmarks.record import RunKey
-    from benchmarks.runner.launch import Crew, Result
+    from benchmarks.runner.launch import Crew
     from benchmarks.runner.plan import Place, Selection
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = ("benchmarks", "methods", "variants", "launchers", "metrics", "protocols")
 SELECTION = ("benchmark", "method", "variant", "seeds", "protocol", "profile", "data")
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+BAD_INPUT, INTERRUPTED = 2, 130
 
 Handler = Callable[[argparse.Namespace, "Console"], int]
 
@@ -148,6 +147,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
     )
+    parser.add_argument("--per-gpu", default="1", metavar="N|auto", help="workers on each GPU (default: 1)")
     parser.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
     parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
     parser.add_argument("--launcher-config", metavar="FILE.yaml", help="how it does that, see docs/cluster.md")
@@ -283,58 +283,13 @@ def _plan(args: argparse.Namespace, console: Console) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    from benchmarks.runner import launch
+    from benchmarks import sweeping
 
-    asked = replace(_crew(args), settings=Path(args.launcher_config) if args.launcher_config else None)
-    with launch.ahead(asked) if args.launcher == "local" else nullcontext(asked) as crew:
-        return _sweep(args, console, crew)
-
-
-def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
-    from benchmarks.console import Watch
-    from benchmarks.runner import claims, launch, plan, store, teams
-    from benchmarks.runner.launch import Result
-
-    together = teams.parse_together(args.seeds_together)
-    launcher = launch.launcher(args.launcher)
-    place = replace(_place(args), device=crew.devices[0], **_checkpoints(args))
-    keys, notes = plan.select(_selection(args), place.cache)
-    plan.check_configs(keys, place)
-    store.check_out(place.out)
-    console.notes(notes)
-    planned = plan.plan(keys, place, heal=console.note)
-    settled = ("done",) if args.retry_failed else ("done", "failed")
-    to_do = [run for run in planned if run.state not in settled]
-    done = [run.key for run in planned if run.state == "done"]
-    failed = [
-        Result(run.key, "failed", error=run.error) for run in planned if run.state == "failed" and run not in to_do
-    ]
-    console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} ended already, {len(to_do)} to do")
-    if args.retry_failed:
-        crew = replace(crew, retry_before=claims.now(store.runs_folder(place.out)))
-    store.tidy(place.out, done)
-    runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note, settled=settled), planned)
-    if args.dry_run:
-        text = launch.dry_run(args.launcher, runs, place, crew)
-        console.data({"script": text})
-        console.say(text)
-        return 0
-    with Watch(console, to_do, crew.workers) as watch:
-        try:
-            results = launcher(runs, place, crew, watch) if to_do else []
-        except KeyboardInterrupt:
-            count = len(done) + watch.ended["done"] + watch.ended["kept"]
-            print(f"clcr: interrupted with {count} of {len(keys)} runs done; the same command goes on", file=sys.stderr)
-            return INTERRUPTED
-    return _finish(console, len(done), [*failed, *results])
-
-
-def _checkpoints(args: argparse.Namespace) -> dict[str, Any]:
-    if not 0 <= args.checkpoint_minutes < math.inf:
-        raise InputError(f"--checkpoint-minutes {args.checkpoint_minutes}: must be 0 or more")
-    if args.checkpoint_epochs < 0:
-        raise InputError(f"--checkpoint-epochs {args.checkpoint_epochs}: must be 0 or more")
-    return {"checkpoint_s": 60 * args.checkpoint_minutes, "checkpoint_epochs": args.checkpoint_epochs}
+    crew = replace(_crew(args), settings=Path(args.launcher_config) if args.launcher_config else None)
+    place = replace(_place(args), device=crew.devices[0])
+    place = sweeping.checkpoints(place, args.checkpoint_minutes, args.checkpoint_epochs)
+    how = sweeping.How(args.launcher, args.seeds_together, args.per_gpu, args.retry_failed, args.dry_run)
+    return sweeping.run(_selection(args), place, crew, how, console)
 
 
 def _crew(args: argparse.Namespace) -> Crew:
@@ -344,23 +299,6 @@ def _crew(args: argparse.Namespace) -> Crew:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     devices = launch.devices(args.device)
     return launch.Crew(args.workers or launch.default_workers(devices), devices)
-
-
-def _finish(console: Console, before: int, results: Sequence[Result]) -> int:
-    count = {state: sum(r.state == state for r in results) for state in ("done", "kept", "failed", "refused")}
-    count["kept"] += before
-    console.data({**count, "runs": [asdict(result) for result in results]})
-    bad = [result for result in results if result.state not in ("done", "kept")]
-    refused = next((result.error for result in bad if result.state == "refused"), "")
-    rows = [(r.key, r.error) for r in bad if r.error != refused]  # that one is told last, once for all its runs
-    if rows:
-        console.table("not done", ("run", "why"), rows)
-    console.say(f"{count['done']} executed, {count['kept']} done before, {len(bad)} not done")
-    if count["failed"]:
-        console.say("log.txt in a failed run's folder tells more; `clcr run --retry-failed` tries them again")
-    if refused:
-        raise InputError(refused)
-    return FAILED if bad else 0
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ import yaml
 from benchmarks import BENCHMARKS, catalog, cli
 from benchmarks.cli import main
 from benchmarks.errors import InputError
-from benchmarks.runner import plan, slurm_settings
+from benchmarks.runner import plan, ray_settings, slurm_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "REPRODUCE.md", "CONTRIBUTING.md")
@@ -91,11 +92,16 @@ def test_a_line_with_what_does_not_exist_would_be_seen(line: str) -> None:
         parsed(line)
 
 
-def test_the_settings_in_the_guide_to_clusters_are_all_there_are(tmp_path: Path) -> None:
-    (tmp_path / "slurm.yaml").write_text("".join(blocks("yaml", ("docs/cluster.md",))))
-    slurm_settings.read(tmp_path / "slurm.yaml")
-    said = set(yaml.safe_load((tmp_path / "slurm.yaml").read_text())) | {"gres", "qos"}
-    assert said == {field.name for field in fields(slurm_settings.Settings)}
+@pytest.mark.parametrize(
+    ("place", "launcher", "unsaid"), [(0, slurm_settings, {"gres", "qos"}), (1, ray_settings, {"namespace"})]
+)
+def test_the_settings_in_the_guide_to_clusters_are_all_there_are(
+    tmp_path: Path, place: int, launcher: Any, unsaid: set[str]
+) -> None:
+    text = blocks("yaml", ("docs/cluster.md",))[place].replace("/shared/clcr", str(ROOT))
+    (tmp_path / "settings.yaml").write_text(text)
+    launcher.read(tmp_path / "settings.yaml")
+    assert set(yaml.safe_load(text)) | unsaid == {field.name for field in fields(launcher.Settings)}
 
 
 def test_the_guide_to_data_leads_through_all_six_benchmarks() -> None:

@@ -53,8 +53,8 @@ COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seco
 
 @dataclass(frozen=True)
 class Options:
-    """Where things lie, on which device they run, what ``--set`` says, and when checkpoints are written (see
-    ``plan.Place``)."""
+    """Where things lie, on which device they run and with how many others, what ``--set`` says, and when checkpoints
+    are written (see ``plan.Place``)."""
 
     out: Path
     cache: Path
@@ -62,6 +62,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     checkpoint_s: float = 300.0
     checkpoint_epochs: int = 0
+    beside: int = 1
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def best_together(groups: Sequence[Sequence[RunKey]], options: Options) -> list[
     lines = measured.ask(measured.request(teams, options, PROBE_S)) if teams else []
     rows = lines[1:]  # fewer where the time was over
     for place, key in enumerate(pairs):
-        free = lines[0]["free"] if lines else 0
+        free = lines[0]["free"] // options.beside if lines else 0
         chosen[key] = together.from_rows(rows[2 * place : 2 * place + 2], free, len(full[key]))
     return [chosen.get(replace(group[0], variant="full", seed=0), Choice(1, "one seed")) for group in groups]
 

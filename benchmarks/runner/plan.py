@@ -45,7 +45,8 @@ class Selection:
 @dataclass(frozen=True)
 class Place:
     """Where runs lie and how they are executed; nothing of it but ``overrides`` enters a digest. checkpoint_s: seconds
-    between the checkpoints of a run (0: never by time); checkpoint_epochs: epochs between them (0: not by epochs)."""
+    between the checkpoints of a run (0: never by time); checkpoint_epochs: epochs between them (0: not by epochs).
+    beside: workers that share the memory of a device."""
 
     out: Path
     cache: Path
@@ -53,6 +54,7 @@ class Place:
     overrides: tuple[str, ...] = ()
     checkpoint_s: float = 300.0
     checkpoint_epochs: int = 0
+    beside: int = 1
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import gc
 import importlib
 import mmap
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -38,6 +39,8 @@ Span = tuple[int, int]  # address, bytes
 def main(control: socket.socket, engine: str, parent: int) -> None:
     """Fork workers until the parent closes the socket or ends."""
     worker.die_with(parent)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # meant for workers, where all of a group get them
+        signal.signal(number, signal.SIG_IGN)
     importlib.import_module(engine).warm_up()
     gc.collect()
     gc.freeze()  # no collection of a worker touches, and so copies, what it shares with its server

@@ -19,7 +19,7 @@ OPEN = OUT="$(OUT)" DEVICE="$(DEVICE)" LAUNCHER="$(LAUNCHER)" WORKERS="$(WORKERS
 RUN_FLAGS = --launcher $(LAUNCHER) --device $(DEVICE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 .DELETE_ON_ERROR:
-.PHONY: env reproduce-all open table test check bench lint clean $(BENCHMARKS) $(OPEN_SETS)
+.PHONY: env reproduce-all open table test cluster check bench lint clean $(BENCHMARKS) $(OPEN_SETS)
 
 env: $(VENV)/.made
 
@@ -53,6 +53,11 @@ $(BENCHMARKS) $(OPEN_SETS): env
 
 test: env
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --durations 15
+
+# Launchers on clusters of their own on this machine: SLURM where its programs are (as root), Ray.
+cluster: env
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[slurm,ray]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m cluster --durations 5 tests/slurm tests/rays
 
 # Published numbers, golden runs, committed tables and records. The open real sets are looked at as well where CLCR_DATA
 # names their folder.

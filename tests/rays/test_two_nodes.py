@@ -20,6 +20,7 @@ from benchmarks.runner import claims, store
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = ["--set", "training.epochs=20"]
@@ -74,6 +75,7 @@ def on(cluster: Any, out: Path) -> subprocess.Popen[str]:
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
+    assert out.startswith("{"), out
     counts: dict[str, Any] = json.loads(out)
     return {**counts, "told": err}
 

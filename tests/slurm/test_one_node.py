@@ -38,7 +38,7 @@ device: cpu
 """
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(one_node.missing()), reason=one_node.missing()),
 ]

@@ -229,8 +229,9 @@ def test_a_seed_that_fails_does_so_after_and_before_a_checkpoint(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("cls", "seeds"), [(Alone, 1), (CLCR, 2), (OGMGE, 2)])
-@pytest.mark.parametrize("graphs", ["0", "1"])
+@pytest.mark.parametrize(
+    ("cls", "seeds", "graphs"), [(Alone, 1, "0"), (CLCR, 2, "0"), (CLCR, 2, "1"), (OGMGE, 2, "0"), (OGMGE, 2, "1")]
+)
 def test_a_training_on_a_gpu_goes_on(
     cls: type[Method], seeds: int, graphs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,19 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_workers(planning)
     running = command("run", _run, "execute what is not done; running it again goes on where it stopped")
-    running.add_argument(
-        "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
-    )
-    running.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
-    running.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
-    running.add_argument(
-        "--checkpoint-minutes", type=float, default=5.0, metavar="M",
-        help="keep a long run's state every so many minutes (default: 5; 0: not by time)",
-    )  # fmt: skip
-    running.add_argument(
-        "--checkpoint-epochs", type=int, default=0, metavar="N", help="also after every N epochs (default: 0, not)"
-    )
-    _add_workers(running)
+    _add_run(running)
     status = command("status", _status, "done, running, failed, stale, missing; without SELECTION: every run there is")
     reporting = command("report", _report, "merge finished runs into the records, then records -> tables, figures")
     reporting.add_argument("--only", metavar="PART", help="make one part alone, such as tables or figures")
@@ -142,6 +130,22 @@ def _parser() -> argparse.ArgumentParser:
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds-together", default="auto", metavar="auto|N", help="how many seeds train as one program (default: auto)"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
+    parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, metavar="M",
+        help="keep a long run's state every so many minutes (default: 5; 0: not by time)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-epochs", type=int, default=0, metavar="N", help="also after every N epochs (default: 0, not)"
+    )
+    _add_workers(parser)
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:

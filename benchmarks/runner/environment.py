@@ -69,7 +69,10 @@ def memory_of(device: torch.device) -> str:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
     else:
-        free, total = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+        names = ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES")
+        if any(name not in os.sysconf_names for name in names):
+            return "of unknown size"
+        free, total = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in names)
     return f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of it free"
 
 

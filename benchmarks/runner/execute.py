@@ -263,7 +263,9 @@ def _execute(team: _Team) -> list[RunRecord]:
     device = environment.pick_device(team.options.device)
     warm_up()
     environment.reset_peak_memory(device)
-    goes_on = team.part or snapshot.exists(team.folders[0])
+    goes_on = team.part or bool(snapshot.existing(team.folders[0]))
+    for folder in team.folders:
+        snapshot.tidy(folder)
     with Logs(team.folders, goes_on) as logs:
         for place, key in enumerate(team.keys):
             logs.one(place, f"{now()} {key} on {device}{_beside_whom(key, team.keys)}")

@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from benchmarks.runner.logs import now
 from clcr.layers import Draws
 
 NAME, PREVIOUS, CORRUPT = "checkpoint.pt", "checkpoint.previous.pt", ".corrupt"
+NAMES = (NAME, PREVIOUS, NAME + CORRUPT, PREVIOUS + CORRUPT)
 FORMAT = 1
 DIGEST_LENGTH = 64
 HEADER = re.compile(rb"clcr checkpoint (\d{1,9}) ([0-9a-f]{%d})\n" % DIGEST_LENGTH)
@@ -144,8 +146,8 @@ class Checkpoints:
         try:
             parts = {name: part.save() for name, part in self._parts.items()}
             size = self._replace(self._folder / NAME, pack({**self._around(self._owner), "parts": parts}))
-        except Exception as error:
-            self._tell(f"no checkpoint could be written, the training goes on: {_one_line(error)}")
+        except Exception as error:  # it is insurance: the training goes on without
+            self._tell(f"no checkpoint could be written: {_one_line(error)}")
             return False
         finally:
             self._last = time.monotonic()
@@ -177,6 +179,7 @@ class Checkpoints:
                 if environment.out_of_memory(error):
                     raise
                 raise Unfit(f"{name}: {_one_line(error)}") from error
+        del saved  # it may be large
         self._parts[name] = part
         try:
             yield
@@ -185,26 +188,14 @@ class Checkpoints:
 
     def resume(self, work: Callable[[], Result]) -> Result:
         """What ``work`` gives, which takes up the newest checkpoint that fits, or starts anew."""
-        for path in self._paths():
-            content = self._read(path)
-            if content is None:
-                continue
-            self._take_up(content)
-            try:
-                return work()
-            except Unfit as error:
-                self._put_aside(path, str(error))
+        for path in existing(self._folder, (NAME, PREVIOUS)) if self._folder else ():
+            if self._take_up(path):
+                try:
+                    return work()
+                except Unfit as error:
+                    self._put_aside(path, str(error))
         self._anew()
         return work()
-
-    def _paths(self) -> list[Path]:
-        """The files that may hold a checkpoint, newest first; what a killed writer left is removed."""
-        if self._folder is None:
-            return []
-        with suppress(OSError):
-            for path in self._folder.glob(f".{NAME}.*.tmp"):
-                path.unlink(missing_ok=True)
-        return [path for path in (self._folder / NAME, self._folder / PREVIOUS) if os.path.lexists(path)]
 
     def _read(self, path: Path) -> Tree | None:
         """A checkpoint of this team; None, and the file put aside, where it is anything else. One of a part of the team
@@ -222,12 +213,16 @@ class Checkpoints:
             return None
         return content
 
-    def _take_up(self, content: Tree) -> None:
+    def _take_up(self, path: Path) -> bool:
+        content = self._read(path)
+        if content is None:
+            return False
         self._saved, self.started, self._peak = dict(content["parts"]), content["started"], content["peak"]
         kinds = {"cpu_kind": environment.cpu_kind(), "cpu_kind_before": content["cpu_kind"]}
         fold, epoch, _ = _position(content["parts"])
         self.resumed = [*content["resumed"], {"epoch": epoch, "fold": fold, **kinds, "at": now()}]
         self._tell(f"resumed at {_place(content['parts'])}")
+        return True
 
     def _put_aside(self, path: Path, why: str) -> None:
         aside = path.with_name(path.name + CORRUPT)
@@ -259,15 +254,16 @@ class Stopwatch:
         self._began = time.perf_counter() - float(saved["seconds"])
 
 
-def exists(folder: Path) -> bool:
-    """Whether a folder holds files of checkpoints, good or bad."""
-    return any(os.path.lexists(folder / name) for name in (NAME, PREVIOUS, NAME + CORRUPT, PREVIOUS + CORRUPT))
+def existing(folder: Path, names: Sequence[str] = NAMES) -> list[Path]:
+    """Files of checkpoints, good or bad, that a folder holds."""
+    return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
-def clear(folder: Path) -> None:
-    """Remove all files of checkpoints: the run has ended, its record is written."""
-    for path in (*folder.glob("checkpoint*.pt*"), *folder.glob(f".{NAME}.*.tmp")):
-        path.unlink(missing_ok=True)
+def tidy(folder: Path) -> None:
+    """Remove what a writer that was killed left of any file."""
+    with suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def pack(content: Tree) -> bytes:
@@ -298,7 +294,8 @@ def read(path: Path) -> Tree:
     if sha256(payload).hexdigest() != header[2].decode():
         raise Unfit("changed or cut short since it was written")
     try:
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what a file of another maker may hold
+            content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise Unfit("it holds more than plain containers and tensors") from None
     if not isinstance(content, dict):
@@ -342,7 +339,7 @@ def load_tensors(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None
     if list(own) != list(saved):
         raise ValueError(f"tensors {_difference(own, saved)} instead of those of this run")
     for name, value in own.items():
-        _alike(name, value, saved[name])
+        check_alike(name, value, saved[name])
     for name, value in own.items():
         value.copy_(saved[name])
 
@@ -351,7 +348,8 @@ def _difference(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str:
     return ", ".join(sorted(set(own) ^ set(saved))[:3]) or "in another order"
 
 
-def _alike(name: str, own: Tensor, saved: object) -> None:
+def check_alike(name: str, own: Tensor, saved: object) -> None:
+    """ValueError unless something saved is a tensor of the same shape and type."""
     alike = type(saved) is Tensor and (saved.shape, saved.dtype, saved.layout) == (own.shape, own.dtype, own.layout)
     if not alike:
         raise ValueError(f"tensor {name}: not of shape {tuple(own.shape)} and type {own.dtype}")
@@ -363,7 +361,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping
     for place, entries in saved.items():
         for name, value in entries.items():
             if value is not None and value.ndim:
-                _alike(f"{place} {name}", parameters[place], value)
+                check_alike(f"{place} {name}", parameters[place], value)
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

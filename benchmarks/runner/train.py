@@ -184,7 +184,7 @@ class _State:
         self.epoch, self.step = saved["epoch"], saved["step"]
         self._counts, self._opened = saved["counts"], saved["orders"]
         self._sums = {name: total.to(self._group.device) for name, total in saved["sums"].items()}
-        self._check_counts()
+        self._check_place()
         for course, each in zip(self._courses, saved["courses"], strict=True):
             course.load(each)
         snapshot.load_tensors(snapshot.method_state(self._group.method), saved["method"])
@@ -195,11 +195,15 @@ class _State:
         snapshot.load_generators(self.orders, self._opened)
         snapshot.load_torch_state(self._group.device, saved["torch"])
 
-    def _check_counts(self) -> None:
-        seeds = (len(self._group),)
+    def _check_place(self) -> None:
+        plain = type(self.epoch) is type(self.step) is int
         within = 0 <= self.epoch <= self.config.epochs and self.step >= 0 and (self.step == 0) == (not self._sums)
-        if not within or any(x.shape != seeds for x in (self._counts, *self._sums.values())):
+        if not plain or not within:
             raise ValueError(f"epoch {self.epoch}, step {self.step}: not one of this training")
+        zeros = torch.zeros(len(self._group))
+        snapshot.check_alike("counts", zeros.double(), self._counts)
+        for name, total in self._sums.items():
+            snapshot.check_alike(name, zeros, total.cpu())
 
 
 class _Course:
@@ -251,7 +255,7 @@ class _Course:
         """See snapshot.Part."""
         self._curves, self._best = json.loads(saved["curves"]), saved["best"]
         self._error = None if saved["error"] is None else TrainingError(saved["error"])
-        if not 0 <= self._best <= len(self._curves):
+        if not 0 <= self._best <= len(self._curves) or not all(isinstance(row, dict) for row in self._curves):
             raise ValueError(f"best epoch {self._best} of {len(self._curves)}")
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks.errors import InputError
+from benchmarks.errors import NO_ROOM, InputError, halted_by
 
 if TYPE_CHECKING:
     from benchmarks.console import Console
@@ -52,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `clcr list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"clcr: {halted_by(error, 'a file')}", file=sys.stderr)
+        return BAD_INPUT
 
 
 @contextmanager
@@ -309,7 +314,7 @@ def _sweep(args: argparse.Namespace, console: Console, crew: Crew) -> int:
     console.note(f"{len(keys)} runs, {len(keys) - len(to_do)} ended already, {len(to_do)} to do")
     if args.retry_failed:
         crew = replace(crew, retry_before=claims.now(store.runs_folder(place.out)))
-    store.tidy(place.out, done)
+    store.tidy(place.out, [run.key for run in planned if run.state in settled])
     runs = launch.longest_first(teams.teams(planned, place, together, tell=console.note, settled=settled), planned)
     with Watch(console, to_do, crew.workers) as watch:
         try:

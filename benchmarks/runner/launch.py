@@ -14,6 +14,7 @@ import math
 import os
 import re
 import selectors
+import shutil
 import signal
 import tempfile
 import time
@@ -25,7 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 from weakref import WeakSet
 
-from benchmarks.errors import InputError, unknown
+from benchmarks.errors import InputError, halted_by, unknown
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import claims, processes, store
 from benchmarks.runner.plan import ENGINE, Place, Planned, Team
@@ -168,7 +169,7 @@ def stop_all(grace_s: float) -> None:
 
 
 class _Worker:
-    """One worker process and the team it has. pid: None until it is ready."""
+    """One worker process and the team it has. pid: None until it is ready. leaves: it was asked to stop and ends."""
 
     def __init__(self, starter: Starter, place: Place, engine: str) -> None:
         self.team: Team = ()
@@ -176,6 +177,7 @@ class _Worker:
         self.pid: int | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._rest = b""
+        self.leaves = False
         self._asked = False
         stdin, requests = os.pipe()
         self.pipe, stdout = os.pipe()  # where its messages come from
@@ -240,6 +242,7 @@ class _Pool:
         self._results: dict[RunKey, Result] = {}
         self._place, self._crew, self._listen = place, crew, listen
         self._stopping = False
+        self._unborn = 0
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
         self._starter = crew.starter or processes.starter(crew.engine)
@@ -262,7 +265,8 @@ class _Pool:
         for worker in filter(None, self._workers):
             worker.close()
             for key in worker.team if worker.pid is not None else ():
-                claims.release(store.folder_of(self._place.out, key), worker.pid)
+                with contextlib.suppress(OSError):  # the next one takes it over
+                    claims.release(store.folder_of(self._place.out, key), worker.pid)
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
@@ -301,7 +305,7 @@ class _Pool:
                 return
             if worker is None:
                 worker = self._start(slot)
-            if not worker.team:
+            if not worker.team and not worker.leaves:
                 worker.give(self._waiting.popleft(), self._crew.retry_before)
 
     def _start(self, slot: int) -> _Worker:
@@ -332,6 +336,7 @@ class _Pool:
                 self._tell_team("progress", worker.team, share=done / (message["folds"] * message["epochs"]))
             case "end":
                 team, worker.team = worker.team, ()
+                worker.leaves = any(run["state"] == "stopped" for run in message["runs"])
                 self._ended(team, message["runs"])
 
     def _tell_team(self, kind: str, team: Team, share: float = 0.0, note: str = "") -> None:
@@ -342,6 +347,10 @@ class _Pool:
         if any(run["state"] == "busy" for run in runs):
             self._elsewhere.append(team)
             self._tell_team("wait", team, note="another process has it")
+            return
+        if any(run["state"] == "stopped" for run in runs) and not self._stopping:
+            self._waiting.appendleft(team)
+            self._tell_team("retry", team, note="somebody else asked the worker to stop")
             return
         halted = next((run["error"] for run in runs if run["state"] == "halted"), None)
         if halted is not None and not self._stopping:
@@ -361,11 +370,13 @@ class _Pool:
             words, alone = worker.last_words()
         finally:
             worker.close()
-        if worker.pid is None and alone:
+        unborn = worker.pid is None and alone  # its team has no part in it
+        self._unborn = self._unborn + 1 if unborn else 0
+        if self._unborn >= ATTEMPTS:
             raise InputError(f"a worker cannot start: {words}; {processes.REMEDY}")
         if not team:
             return
-        self._attempts[team] += alone
+        self._attempts[team] += alone and not unborn
         if self._attempts[team] < ATTEMPTS:
             self._waiting.appendleft(team)
             self._tell_team("retry", team, note=words)
@@ -378,12 +389,20 @@ class _Pool:
 
     def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
         folder = store.folder_of(self._place.out, key)
-        if claims.acquire(folder):
-            own = claims.attempt(folder)
-            store.write_record(own, RunRecord(key, what[0] if what else {}, "failed", error=words))
-            store.publish(own, folder)
-            claims.release(folder)
-        self._conclude(Result(key, "failed", error=words))
+        result = Result(key, "failed", error=words)
+        try:
+            if claims.acquire(folder):
+                own = claims.attempt(folder)
+                record = RunRecord(key, what[0] if what else {}, "failed", error=words)
+                # Nothing said what the run is: then nothing says that what stands there is another one's.
+                if what or not store.is_done(folder):
+                    store.write_record(own, record)
+                    result = result if store.publish(own, folder) else Result(key, "kept")
+                shutil.rmtree(own, ignore_errors=True)
+                claims.release(folder)
+        except OSError as error:
+            raise InputError(halted_by(error, self._place.out)) from None
+        self._conclude(result)
 
     def _look_elsewhere(self) -> None:
         """Runs that another process had and has no more are looked at again: they are done, or need doing."""

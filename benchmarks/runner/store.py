@@ -153,6 +153,14 @@ def is_whole(folder: Path, place: Path) -> bool:
     return False
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a run's folder holds a finished run that can be trusted, of whatever configuration."""
+    with contextlib.suppress(InputError):
+        record = read_run(folder)
+        return record is not None and record.status == "done"
+    return False
+
+
 def written_at(folder: Path) -> float:
     """When the record was written, by the file system's clock (``claims.now``); 0 where there is none."""
     try:

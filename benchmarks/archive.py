@@ -8,12 +8,16 @@ digits of the digest of the run's predictions and of these arrays. numpy, no tor
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import io
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -27,17 +31,38 @@ DIGITS = 12
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a temporary file beside it, fsync, rename. A reader sees the old or the new one."""
+    """Replace a file in one step: a temporary file beside it, fsync, rename. A reader sees the old or the new one. What
+    writers of the same file left that were killed goes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove_left(left)
     try:
-        with temporary.open("wb") as file:
+        with _own(temporary) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _own(path: Path) -> IO[bytes]:
+    """A new file that is locked as long as its writer lives and has it open."""
+    while True:
+        file = path.open("wb")
+        with contextlib.suppress(OSError):  # no locks here
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # somebody took it for a dead writer's before it was locked
+
+
+def _remove_left(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer lives
+        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks.errors import InputError
+from benchmarks.errors import NO_ROOM, InputError, halted_by
 
 if TYPE_CHECKING:
     from benchmarks.console import Console
@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `clcr list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"clcr: {halted_by(error, 'a file')}", file=sys.stderr)
+        return BAD_INPUT
 
 
 @contextmanager

@@ -4,7 +4,10 @@ training that was asked to stop."""
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that takes no more, whatever is written
 
 
 class InputError(Exception):
@@ -13,6 +16,12 @@ class InputError(Exception):
 
 class Stopped(Exception):
     """A training was asked to stop and has kept what it can go on from."""
+
+
+def halted_by(error: OSError, where: object) -> str:
+    """What to tell of a file system that refuses to be written to; where: its folder, where the error names no file."""
+    told = f"{error.filename or where}: {error.strerror}; make room or let it be written to"
+    return f"{told}, then the same command goes on"
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> InputError:

@@ -64,7 +64,6 @@ def _sweep(selection: Selection, place: Place, crew: Crew, how: How, console: Co
         return DONE
     if how.retry_failed:
         crew = replace(crew, retry_before=claims.now(store.runs_folder(place.out)))
-    store.tidy(place.out, [run.key for run in ended])
     with Watch(console, to_do, crew.workers) as watch:
         try:
             results = launcher(work, place, crew, watch) if work else []
@@ -72,6 +71,7 @@ def _sweep(selection: Selection, place: Place, crew: Crew, how: How, console: Co
             count = sum(run.state == "done" for run in ended) + watch.ended["done"] + watch.ended["kept"]
             console.fault(f"interrupted with {count} of {len(keys)} runs done; the same command goes on")
             return INTERRUPTED
+    store.tidy(place.out, keys)
     return _finish(ended, results, console)
 
 

@@ -31,6 +31,7 @@ WRITING_S = 10.0
 LOCK = ".lock"
 OLD = ".old"  # what an attempt replaces, for the moment of its publication
 CHECKPOINTS = "checkpoint*"  # what an attempt can be gone on from
+KEPT = (CHECKPOINTS, "log.txt")  # what goes along when it is
 LEFT = re.compile(rf"[0-9a-f]{{16}}({re.escape(OLD)})?")
 
 
@@ -95,16 +96,16 @@ def attempt(folder: Path, claim: Claim | None = None) -> Path:
 
 
 def attempts(folder: Path) -> list[Path]:
-    """The attempts at a run that were left, those written to last first."""
+    """The attempts at a run that were left: those with a checkpoint, then those written to last, first."""
     start = f".{folder.name}."
     found = [path for path in folder.parent.glob(f"{start}*") if LEFT.fullmatch(path.name.removeprefix(start))]
-    return sorted(found, key=_changed, reverse=True)
+    return sorted(found, key=_worth, reverse=True)
 
 
-def _changed(path: Path) -> float:
+def _worth(path: Path) -> tuple[bool, float]:
     with contextlib.suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
+        return any(path.glob(CHECKPOINTS)), path.stat().st_mtime
+    return False, 0.0
 
 
 def acquire(folder: Path) -> bool:
@@ -154,14 +155,25 @@ def _create(path: Path) -> bool:
 
 
 def _inherit(folder: Path) -> None:
-    """Go on in the newest of the attempts that were left; the others go."""
+    """Go on in the best of the attempts that were left: its checkpoints and its log, nothing half done. The others go,
+    and claims that were put aside by who was killed then."""
     own = attempt(folder)
+    for path in _aside(folder):
+        if _read(path) != mine():  # else a rival is about to give it back
+            path.unlink(missing_ok=True)
     for path in attempts(folder):
         if path == own:
             continue
         if path.name.endswith(OLD) or not _moved(path, own):
             shutil.rmtree(path, ignore_errors=True)
     own.mkdir(exist_ok=True)
+    for path in own.iterdir():
+        if not any(path.match(pattern) for pattern in KEPT):
+            path.unlink()
+
+
+def _aside(folder: Path) -> list[Path]:
+    return list(folder.parent.glob(f"{claim_of(folder).name}.*"))
 
 
 def _moved(path: Path, own: Path) -> bool:
@@ -175,13 +187,19 @@ def _moved(path: Path, own: Path) -> bool:
 
 def release(folder: Path, pid: int | None = None) -> None:
     """Give back a claim of this process, or of a child of this machine that has ended; another's is left alone. Of the
-    attempt stays what can be gone on from."""
-    claim, own = owner(folder), mine()
-    if claim is not None and (claim == own if pid is None else (claim.pid, claim.machine) == (pid, own.machine)):
+    attempt stays what can be gone on from, of a run that has ended nothing of the kind."""
+    if not claim_of(folder).exists():
+        return
+    with locked(folder.parent):  # who takes over a dead child's claim meanwhile would lose his own
+        claim, own = owner(folder), mine()
+        if claim is None or (claim != own if pid is None else (claim.pid, claim.machine) != (pid, own.machine)):
+            return
+        for path in folder.glob(CHECKPOINTS):
+            path.unlink(missing_ok=True)
         left = attempt(folder, claim)
         if not any(left.glob(CHECKPOINTS)):
             shutil.rmtree(left, ignore_errors=True)
-        claim_of(folder).unlink(missing_ok=True)
+        _put_aside(claim_of(folder), claim)
 
 
 def expire(folder: Path, token: str) -> None:
@@ -205,7 +223,8 @@ def owner(folder: Path) -> Claim | None:
 
 def tidy(folder: Path) -> None:
     """Remove what a killed process left beside a run that is done."""
-    if (claim_of(folder).exists() or attempts(folder)) and acquire(folder):
+    left = claim_of(folder).exists() or attempts(folder) or _aside(folder) or any(folder.glob(CHECKPOINTS))
+    if left and acquire(folder):
         shutil.rmtree(attempt(folder), ignore_errors=True)
         release(folder)
 

@@ -7,7 +7,6 @@ a failed record with its error; bad input (InputError) is raised.
 
 from __future__ import annotations
 
-import errno
 import json
 import time
 import traceback
@@ -24,7 +23,7 @@ from baselines import MethodRow
 from benchmarks import catalog
 from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
-from benchmarks.errors import InputError, Stopped
+from benchmarks.errors import NO_ROOM, InputError, Stopped
 from benchmarks.language import model_digest
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement, Prepared
@@ -47,7 +46,6 @@ from clcr.layers import Draws, drawing
 # Texts for people: changing them changes no number and leaves every run valid.
 NOT_IN_DIGEST = ("title", "note")
 SPLITS = ("valid", "test")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seconds that steps on a GPU may be timed
 
 

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import selectors
+import shutil
 import signal
 import tempfile
 import time
@@ -25,7 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 from weakref import WeakSet
 
-from benchmarks.errors import InputError, unknown
+from benchmarks.errors import InputError, halted_by, unknown
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.runner import claims, processes, store
 from benchmarks.runner.plan import ENGINE, Place, Planned, Team
@@ -180,7 +181,7 @@ def stop_all(grace_s: float) -> None:
 
 
 class _Worker:
-    """One worker process and the team it has. pid: None until it is ready."""
+    """One worker process and the team it has. pid: None until it is ready. leaves: it was asked to stop and ends."""
 
     def __init__(self, starter: Starter, place: Place, engine: str) -> None:
         self.team: Team = ()
@@ -188,6 +189,7 @@ class _Worker:
         self.pid: int | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._rest = b""
+        self.leaves = False
         self._asked = False
         stdin, requests = os.pipe()
         self.pipe, stdout = os.pipe()  # where its messages come from
@@ -270,6 +272,10 @@ class Sweep:
             self.elsewhere.append(team)
             self.tell("wait", team, note="another process has it")
             return
+        if any(run["state"] == "stopped" for run in runs) and not self.stopping:
+            self.waiting.appendleft(team)
+            self.tell("retry", team, note="somebody else asked the worker to stop")
+            return
         halted = next((run["error"] for run in runs if run["state"] == "halted"), None)
         if halted is not None and not self.stopping:
             raise InputError(halted)
@@ -305,12 +311,20 @@ class Sweep:
 
     def _fail(self, key: RunKey, words: str, what: Sequence[Mapping[str, Any]]) -> None:
         folder = store.folder_of(self.place.out, key)
-        if claims.acquire(folder):
-            own = claims.attempt(folder)
-            store.write_record(own, RunRecord(key, what[0] if what else {}, "failed", error=words))
-            store.publish(own, folder)
-            claims.release(folder)
-        self._conclude(Result(key, "failed", error=words))
+        result = Result(key, "failed", error=words)
+        try:
+            if claims.acquire(folder):
+                own = claims.attempt(folder)
+                record = RunRecord(key, what[0] if what else {}, "failed", error=words)
+                # Nothing said what the run is: then nothing says that what stands there is another one's.
+                if what or not store.is_done(folder):
+                    store.write_record(own, record)
+                    result = result if store.publish(own, folder) else Result(key, "kept")
+                shutil.rmtree(own, ignore_errors=True)
+                claims.release(folder)
+        except OSError as error:
+            raise InputError(halted_by(error, self.place.out)) from None
+        self._conclude(result)
 
 
 class _Pool(Sweep):
@@ -319,6 +333,7 @@ class _Pool(Sweep):
     def __init__(self, teams: Sequence[Team], place: Place, crew: Crew, listen: Listener) -> None:
         super().__init__(teams, place, listen)
         self._crew = crew
+        self._unborn = 0
         self._workers: list[_Worker | None] = [None] * max(1, min(crew.workers, len(teams)))
         self._pipes = selectors.DefaultSelector()
         self._starter = crew.starter or processes.starter(crew.engine)
@@ -341,7 +356,8 @@ class _Pool(Sweep):
         for worker in filter(None, self._workers):
             worker.close()
             for key in worker.team if worker.pid is not None else ():
-                claims.release(store.folder_of(self.place.out, key), worker.pid)
+                with contextlib.suppress(OSError):  # the next one takes it over
+                    claims.release(store.folder_of(self.place.out, key), worker.pid)
 
     def run(self) -> list[Result]:
         """Execute everything; results in the order in which runs ended."""
@@ -380,7 +396,7 @@ class _Pool(Sweep):
                 return
             if worker is None:
                 worker = self._start(slot)
-            if not worker.team:
+            if not worker.team and not worker.leaves:
                 worker.give(self.waiting.popleft(), self._crew.retry_before)
 
     def _start(self, slot: int) -> _Worker:
@@ -410,6 +426,7 @@ class _Pool(Sweep):
                 self.progress(worker.team, message)
             case "end":
                 team, worker.team = worker.team, ()
+                worker.leaves = any(run["state"] == "stopped" for run in message["runs"])
                 self.ended(team, message["runs"])
 
     def _bury(self, worker: _Worker) -> None:
@@ -420,8 +437,10 @@ class _Pool(Sweep):
             words, alone = worker.last_words()
         finally:
             worker.close()
-        if worker.pid is None and alone:
+        unborn = worker.pid is None and alone  # its team has no part in it
+        self._unborn = self._unborn + 1 if unborn else 0
+        if self._unborn >= ATTEMPTS:
             raise InputError(f"a worker cannot start: {words}; {processes.REMEDY}")
         if not team:
             return
-        self.lost(team, words, worker.what, alone)
+        self.lost(team, words, worker.what, alone and not unborn)

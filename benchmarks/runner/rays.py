@@ -71,7 +71,7 @@ def _ray() -> Any:
 @contextlib.contextmanager
 def _attached(ray: Any, chosen: Settings, where: str) -> Iterator[Any]:
     """Connected to the cluster, by the caller or here. Ray takes signals and stdout: both are given back."""
-    with contextlib.redirect_stdout(_OwnThread(sys.stdout)):  # where Ray would tell of nodes, amid what programs read
+    with _quiet():
         if ray.is_initialized():
             yield ray
             return
@@ -110,17 +110,28 @@ def _handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-class _OwnThread(io.TextIOBase):
-    """A stream that takes what the thread that made it writes, and nothing from others."""
+class _Quiet(io.TextIOBase):
+    """stdout of a process that has met Ray: silent while attached, which is when Ray tells of nodes; later, too, for
+    its threads, which may outlive that."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._thread = stream, threading.get_ident()
+        self.attached, self._stream, self._thread = True, stream, threading.get_ident()
 
     def write(self, text: str) -> int:
-        return int(self._stream.write(text)) if threading.get_ident() == self._thread else len(text)
+        passes = threading.get_ident() == self._thread and not self.attached
+        return int(self._stream.write(text)) if passes else len(text)
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    sys.stdout = quiet = _Quiet(sys.stdout)
+    try:
+        yield
+    finally:
+        quiet.attached = False
 
 
 @contextlib.contextmanager

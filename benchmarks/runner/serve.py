@@ -7,20 +7,18 @@ of them counts from the moment when an attempt is renamed to its run's folder (b
 from __future__ import annotations
 
 import contextlib
-import errno
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import InputError, Stopped
+from benchmarks.errors import NO_ROOM, InputError, Stopped, halted_by
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, store
 
 TELL_EVERY_S = 0.2
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what a method cannot help
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -49,8 +47,7 @@ def serve(job: Job, engine: Any, options: Any, send: Send, stop: Stop = lambda: 
     except InputError as error:
         return [_end("refused", error=str(error)) for _ in job.keys]
     except OSError as error:
-        told = f"{error.filename or options.out}: {error.strerror}; make room or let it be written to"
-        return [_end("halted", error=f"{told}, then the same command goes on") for _ in job.keys]
+        return [_end("halted", error=halted_by(error, options.out)) for _ in job.keys]
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,10 @@ class _Team:
                 return [ended or _end("busy") for ended in found]
             with claims.beating(self._folders) as lost:
                 return self._train(found, replace(work, stop=lambda: work.stop() or lost.is_set()))
+        except OSError:
+            if len(claimed) == len(self._folders) and not self._ours():  # who took over has taken the attempt along
+                return [_end("busy") for _ in self._folders]
+            raise
         finally:
             for folder in claimed:
                 with contextlib.suppress(OSError):
@@ -103,19 +104,16 @@ class _Team:
         """Train the whole team, as its numbers are those of the team; runs that have ended stay as they are."""
         began = time.perf_counter()
         work.send({"event": "start", "what": self._described})
-        with tempfile.TemporaryDirectory() as scratch:
-            own = [claims.attempt(folder) for folder in self._folders]
-            places = [Path(scratch) / str(n) if ended else own[n] for n, ended in enumerate(found)]
-            try:
-                records = self._execute(places, work)
-            except Stopped:
-                return [ended or _end("stopped" if self._ours() else "busy") for ended in found]
-            if not self._ours():
-                return [ended or _end("busy") for ended in found]
-            # The first last: what the team could go on from lies with it.
-            for n in reversed(range(len(records))):
-                if not found[n]:
-                    _publish(own[n], self._folders[n], records[n])
+        own = [claims.attempt(folder) for folder in self._folders]
+        try:
+            records = self._execute(own, work)
+        except Stopped:
+            return [ended or _end("stopped" if self._ours() else "busy") for ended in found]
+        if not self._ours():
+            return [ended or _end("busy") for ended in found]
+        # The first last: what the team could go on from lies with it.
+        for n in reversed(range(len(records))):
+            _publish(own[n], self._folders[n], None if found[n] else records[n])
         seconds = (time.perf_counter() - began) / len(records)
         return [ended or _end(r.status, seconds, r.error) for ended, r in zip(found, records, strict=True)]
 
@@ -130,18 +128,20 @@ class _Team:
         except (InputError, Stopped):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise
             told = " ".join(f"{type(error).__name__}: {error}".split())
             each = zip(self._keys, self._described, strict=True)
             return [RunRecord(key, what, "failed", error=told) for key, what in each]
 
 
-def _publish(own: Path, folder: Path, record: RunRecord) -> None:
-    store.write_record(own, record)
-    for path in own.glob(claims.CHECKPOINTS):
-        path.unlink()
-    store.publish(own, folder)
+def _publish(own: Path, folder: Path, record: RunRecord | None) -> None:
+    """Make an attempt the run, or drop that of a run which had ended before. Checkpoints go along, and go with the
+    claim: who is killed before that has what to go on from."""
+    if record is not None:
+        store.write_record(own, record)
+    if record is None or not store.publish(own, folder):
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _end(state: str, seconds: float = 0.0, error: str = "") -> Message:

@@ -141,15 +141,24 @@ def quarantine(folder: Path) -> Path:
 
 
 def tidy(out: Path, keys: Iterable[RunKey]) -> None:
-    """Remove what killed processes left beside runs that have ended."""
-    for key in keys:
-        claims.tidy(folder_of(out, key))
+    """Remove what killed processes left beside those of these runs that have ended."""
+    for folder in (folder_of(out, key) for key in keys):
+        if folder.exists():
+            claims.tidy(folder)
 
 
 def is_whole(folder: Path, place: Path) -> bool:
     """Whether a folder holds an ended run that can be trusted; place: where it belongs."""
     with contextlib.suppress(InputError):
         return read_run(folder, place) is not None
+    return False
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run's folder holds a finished run that can be trusted, of whatever configuration."""
+    with contextlib.suppress(InputError):
+        record = read_run(folder)
+        return record is not None and record.status == "done"
     return False
 
 

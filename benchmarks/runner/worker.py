@@ -52,7 +52,10 @@ def _serve_all(parent: int) -> None:
     while True:
         request = json.loads(lines.get())
         job = Job(tuple(RunKey(**key) for key in request["keys"]), request["retry_before"])
-        send({"event": "end", "runs": serve(job, engine, options, send, stop.is_set)})
+        runs = serve(job, engine, options, send, stop.is_set)
+        send({"event": "end", "runs": runs})
+        if any(run["state"] == "stopped" for run in runs):  # every further one would be, too
+            return
 
 
 def _asked_to_stop() -> threading.Event:

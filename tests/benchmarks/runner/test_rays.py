@@ -250,7 +250,11 @@ def test_ray_is_given_neither_signals_nor_stdout(
     monkeypatch.setattr(ray, "shutdown", lambda: ray.asked.append("shutdown"), raising=False)
     with rays._attached(ray, Settings(), ""):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
-        print("a result")
+        print("(raylet) another node is gone")
+    late = threading.Thread(target=print, args=("(raylet) so is the cluster",))
+    late.start()
+    late.join()
+    print("a result")
     assert capsys.readouterr().out == "a result\n"
     assert ray.asked == ["shutdown"]
 

@@ -20,6 +20,8 @@ import numpy as np
 from benchmarks.errors import InputError
 
 EPSILON = 10e-6  # seconds: what is shorter is no interval, as the SDK has it
+MOST_RATIO = 1100  # values to stored bytes: deflate, the strongest of HDF5's usual filters, reaches 1032
+_SMALL = 1 << 20  # bytes
 _MARGIN = 1e-3  # of the search window around an interval; the exact comparison follows
 
 
@@ -59,8 +61,8 @@ class Sequences:
         where = f"{self.path}: {self.root}/data/{video}"
         try:
             group = self._file[self.root]["data"][video]
-            intervals, features = (np.asarray(group[name][()]) for name in ("intervals", "features"))
-        except (KeyError, OSError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+            intervals, features = (_values(group[name]) for name in ("intervals", "features"))
+        except (KeyError, OSError, RuntimeError, TypeError, AttributeError, ValueError, MemoryError) as error:
             raise InputError(
                 f"{where}: intervals or features cannot be read ({_line(error)}); fetch it again"
             ) from None
@@ -109,7 +111,7 @@ def open_csd(path: Path) -> Sequences:
         for video in group["data"].values():
             _check_own(video, ("intervals", "features"), path)
         return Sequences(path, root, tuple(group["data"]), _metadata(group), file)
-    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
         file.close()
         if isinstance(error, InputError):
             raise
@@ -128,6 +130,15 @@ def _check_own(group: Any, names: Iterable[str], path: Path) -> None:
             raise InputError(f"{path}: {where} points out of the data or out of the file; fetch it again")
 
 
+def _values(dataset: Any) -> np.ndarray:
+    """All values of a dataset. ValueError where it declares more than its part of the file can hold: HDF5 keeps values
+    that were never written as a mere number, and a file of a kilobyte could ask for terabytes."""
+    declared, held = (dataset.size or 0) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if declared > max(_SMALL, MOST_RATIO * held):
+        raise ValueError(f"{declared} bytes are declared, {held} are there")
+    return np.asarray(dataset[()])
+
+
 def _h5py() -> Any:
     try:
         return importlib.import_module("h5py")
@@ -142,7 +153,7 @@ def _line(error: Exception) -> str:
 def _metadata(group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in group.get("metadata", ()):
-        value = np.asarray(group["metadata"][name][()]).reshape(-1)
+        value = _values(group["metadata"][name]).reshape(-1)
         text = value[0].decode("utf-8", "replace") if len(value) and isinstance(value[0], bytes) else str(value[:1])
         try:
             found[name] = json.loads(text)

@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks.errors import InputError, unknown
+from benchmarks.record import parsed
 
 FORMAT = 1
 LEVELS = 3
@@ -349,7 +350,7 @@ def _again(name: object) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing, the data is not prepared; {_again(folder.name)}") from None
     except (OSError, ValueError) as error:
@@ -370,6 +371,7 @@ def _check_manifest(manifest: dict[str, Any], path: Path, remedy: str) -> None:
         columns = manifest["samples"].get("columns", {})
         lacking += [f"samples.columns.{f}" for f, column in columns.items() if not {"dtype", "digest"} <= set(column)]
         lacking += [] if isinstance(manifest["name"], str) else ["name"]
+        lacking += [field for field, entry in entries.items() if not _is_shape(entry["shape"])]
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: a field is missing or wrong ({error!r}); {remedy}") from None
     if lacking:
@@ -377,6 +379,10 @@ def _check_manifest(manifest: dict[str, Any], path: Path, remedy: str) -> None:
     for name in manifest["arrays"]:
         if not _PLAIN.fullmatch(name):  # an array's name is its file's name: nothing may escape the folder
             raise InputError(f"{path}: field 'arrays' holds {name!r}, which is not a plain name; {remedy}")
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in value)
 
 
 def _open(folder: Path, name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any], verify: bool) -> np.ndarray:

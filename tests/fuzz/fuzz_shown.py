@@ -310,7 +310,12 @@ def feed_report(data: bytes, folder: Path) -> object:
     choices = Choices(data)
     hostile = choices.text() or "x"
     good = Sweep(seeds=(0, 1, 2), levels={"clcr": 0.7, "late_fusion": 0.6}).records()
-    bad = Sweep(seeds=(0, 1, 2), levels={hostile: 0.65}, variants={choices.text(): 0.5}).records()
+    sweep = Sweep(seeds=(0, 1, 2), levels={"misa": 0.65}, variants={"no_hierarchy": 0.5}).records()
+    names = {"misa": hostile, "no_hierarchy": choices.text() or "x"}
+    keys = [
+        replace(r.key, method=names.get(r.key.method, "clcr"), variant=names.get(r.key.variant, "full")) for r in sweep
+    ]
+    bad = [replace(record, key=key) for record, key in zip(sweep, keys, strict=True)]
     told = {"label": choices.text(), "citation": choices.text(), "url": choices.text()}
     bad = [
         replace(record, provenance={**record.provenance, "method": told, "device": choices.text()}) for record in bad

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.metrics import better
-from benchmarks.record import RunKey, RunRecord, canonical, parsed
+from benchmarks.record import RunKey, RunRecord, canonical, key_from, parsed
 
 FILE = "curves.jsonl"
 DIGITS = 6  # of a loss, which is only looked at; scores are kept in full, as the selected epoch follows from them
@@ -109,9 +109,10 @@ def read(path: Path) -> dict[Identity, Curve]:
         try:
             raw = parsed(line)
             folds = tuple(Course(_numbers(fold["loss"]), _numbers(fold["score"])) for fold in raw["folds"])
-            whose = RunKey(**raw["key"]), raw["digest"], raw["predictions"]
-            found[whose] = Curve(raw["metric"], raw["split"], folds)
-            found[whose].line(whose)  # what cannot be written again was not written here
+            digest, predictions, metric, split = (raw[name] for name in ("digest", "predictions", "metric", "split"))
+            if not all(isinstance(text, str) for text in (digest, predictions, metric, split)):
+                raise ValueError("a name is no text")
+            found[key_from(raw["key"], f"{path}:{number}"), digest, predictions] = Curve(metric, split, folds)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}:{number}: not a learning curve ({error}); restore it from git") from None
     return found

@@ -11,24 +11,25 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from benchmarks.errors import InputError
 
 SCHEMA = 1
 STATUSES = ("done", "failed")
-KINDS: Mapping[str, Any] = {
-    **dict.fromkeys(("key", "what", "provenance"), dict),
-    **dict.fromkeys(("status", "predictions", "error"), str),
-    "folds": list,
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("key", "what", "provenance"), (dict,)),
+    **dict.fromkeys(("status", "predictions", "error"), (str,)),
+    "folds": (list,),
 }
-DONE_KINDS: Mapping[str, Any] = {  # a failed run's are shown where they can be, and counted nowhere
-    **dict.fromkeys(("selection", "metrics", "diagnostics"), dict),
-    **dict.fromkeys(("n_parameters", "peak_memory_bytes"), int),
-    "time_s": int | float,
+DONE_KINDS: Mapping[str, tuple[type, ...]] = {  # a failed run's are shown where they can be, and counted nowhere
+    **KINDS,
+    **dict.fromkeys(("selection", "metrics", "diagnostics"), (dict,)),
+    **dict.fromkeys(("n_parameters", "peak_memory_bytes"), (int,)),
+    "time_s": (int, float),
 }
-GROUP = ("benchmark", "protocol", "data", "profile")
-GROUP_NAME = re.compile(r"\w[\w+-]{0,79}")
+PLAIN_NAME = re.compile(r"\w[\w+-]{0,79}")
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -100,19 +101,19 @@ class RunRecord:
         wrong = sorted(data.keys() ^ cls.__dataclass_fields__.keys())
         if wrong:
             raise InputError(f"{where}: field {wrong[0]!r} is missing or unknown; delete the record and run again")
-        for name, kind in ({**KINDS, **DONE_KINDS} if data["status"] == "done" else KINDS).items():
-            if not isinstance(data[name], kind) or (isinstance(data[name], bool) and kind is not bool):
+        for name, kinds in (DONE_KINDS if data["status"] == "done" else KINDS).items():
+            if type(data[name]) not in kinds:
                 told = f"field {name!r} is of type {type(data[name]).__name__}"
                 raise InputError(f"{where}: {told}; delete the record and run again")
-        data["key"] = _key(data["key"], where)
+        data["key"] = key_from(data["key"], where)
         data["folds"] = tuple(data["folds"])
         record = cls(**data)
         _check(record, digest, where)
         return record
 
 
-def _key(raw: Mapping[str, Any], where: str) -> RunKey:
-    """The key of a record, of names and a number."""
+def key_from(raw: Mapping[str, Any], where: str) -> RunKey:
+    """The key of a record or a curve, of names and a number; InputError where it is another thing."""
     try:
         key = RunKey(**raw)
     except TypeError as error:
@@ -120,9 +121,15 @@ def _key(raw: Mapping[str, Any], where: str) -> RunKey:
     for name, value in raw.items():
         if type(value) is not (int if name == "seed" else str):
             raise InputError(f"{where}: field 'key.{name}' is {type(value).__name__}; delete the record and run again")
-        if name in GROUP and not GROUP_NAME.fullmatch(str(value)):  # they become parts of the names of files
-            raise InputError(f"{where}: field 'key.{name}' is {value!r}, not a plain name; delete it and run again")
+    if wrong := _odd(key.benchmark, key.protocol, key.data, key.profile):
+        raise InputError(f"{where}: field 'key' holds {wrong!r}, not a plain name; delete it and run again")
     return key
+
+
+@lru_cache(maxsize=1024)
+def _odd(*names: str) -> str:
+    """The first of the names of a group that is not a plain one: they become parts of the names of files."""
+    return next((name for name in names if not PLAIN_NAME.fullmatch(name)), "")
 
 
 def _check(record: RunRecord, digest: object, where: str) -> None:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("target", nargs="*", help="default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each target (default: 10)")
     parser.add_argument("--engine", choices=("auto", "atheris", "random"), default="auto")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets at a time (default: 1)")
     parser.add_argument("--keep", type=Path, help="folder for the inputs of faults")
     parser.add_argument("--out", type=Path, help="also write the document there")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -49,11 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no target {unknown[0]!r}; known: {', '.join(TARGETS)}")
     engine = args.engine if args.engine != "auto" else "atheris" if has_atheris() else "random"
-    rows = []
-    for name in args.target or TARGETS:
-        rows.append(run(name, args.seconds, engine, args.keep))
-        row = rows[-1]
-        print(f"{name}: {row['inputs']} inputs in {row['seconds']} s, {len(row['faults'])} faults", file=sys.stderr)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        rows = list(pool.map(lambda name: run(name, args.seconds, engine, args.keep), args.target or TARGETS))
     document = _document(rows, engine, args.seconds)
     text = json.dumps(document, indent=1) + "\n"
     sys.stdout.write(text)
@@ -101,7 +100,9 @@ def run(name: str, seconds: float, engine: str, keep: Path | None) -> dict[str, 
             told = done.stderr.decode(errors="replace")
         except subprocess.TimeoutExpired:
             ended = "hang"
-        return _row(name, Path(scratch), told, ended, keep)
+        row = _row(name, Path(scratch), told, ended, keep)
+    print(f"{name}: {row['inputs']} inputs in {row['seconds']} s, {len(row['faults'])} faults", file=sys.stderr)
+    return row
 
 
 def _row(name: str, scratch: Path, told: str, ended: str, keep: Path | None) -> dict[str, Any]:
@@ -266,7 +267,7 @@ class Session:
         options = [
             f"-max_total_time={left}",
             f"-max_len={LONGEST_INPUT}",
-            "-timeout=0",
+            f"-timeout={GRACE_S // 2}",
             "-rss_limit_mb=0",
             f"-seed={SEED}",
         ]

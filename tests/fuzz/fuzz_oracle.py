@@ -134,7 +134,7 @@ class Guard:
         place = os.path.abspath(os.fsdecode(path))
         if place == os.devnull or place.startswith((f"{self.folder}/", str(self.folder))):
             return ""
-        return f"open {mode} {place}" if writes or not place.startswith(READABLE) else ""
+        return f"open {mode} {place}" if writes or not place.startswith((*READABLE, *filter(None, sys.path))) else ""
 
     def _is_outside(self, part: str, args: tuple[Any, ...]) -> bool:
         if any(isinstance(arg, int) and not isinstance(arg, bool) and arg > 2 for arg in args):

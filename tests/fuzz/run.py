@@ -108,11 +108,8 @@ def run(name: str, seconds: float, engine: str, keep: Path | None) -> dict[str, 
 def _row(name: str, scratch: Path, told: str, ended: str, keep: Path | None) -> dict[str, Any]:
     """What a process left: its last count, its faults, and how it ended where it did not end by itself."""
     last = scratch / "log.json"
-    row: dict[str, Any] = (
-        json.loads(last.read_text())
-        if last.exists()
-        else {"target": name, "inputs": 0, "accepted": 0, "seconds": 0.0, "faults": []}
-    )
+    row: dict[str, Any] = {"target": name, "inputs": 0, "accepted": 0, "seconds": 0.0, "faults": []}
+    row |= json.loads(last.read_text()) if last.exists() else {}
     done = re.findall(r"^Done (\d+) runs in", told, re.MULTILINE)  # libFuzzer ends the process itself
     row["inputs"] = max(row["inputs"], *map(int, done)) if done else row["inputs"]
     if not row.pop("whole", False) and not done:
@@ -123,12 +120,9 @@ def _row(name: str, scratch: Path, told: str, ended: str, keep: Path | None) -> 
         row["coverage"] = int(covered[-1])
     if keep is not None and row["faults"]:
         keep.mkdir(parents=True, exist_ok=True)
-        for path in [
-            *scratch.glob("fault-*"),
-            *([scratch / "current"] if row["faults"][-1]["site"] in ("hang", "process died") else []),
-        ]:
-            if path.exists():
-                (keep / f"{name}-{path.name}").write_bytes(path.read_bytes())
+        ended_badly = row["faults"][-1]["site"] in ("hang", "process died")
+        for path in [*scratch.glob("fault-*"), *scratch.glob("current" if ended_badly else "none")]:
+            (keep / f"{name}-{path.name}").write_bytes(path.read_bytes())
     return row
 
 
@@ -231,6 +225,10 @@ class Session:
         from fuzz_oracle import label_of
 
         faults = []
+        kept = {f"fault-{label_of(data)}" for _, data in self.log.faults.values()}
+        for path in self.scratch.glob("fault-*"):
+            if path.name not in kept:
+                path.unlink()
         for fault, data in self.log.faults.values():
             path = self.scratch / f"fault-{label_of(data)}"
             path.write_bytes(data)

@@ -132,14 +132,14 @@ class Guard:
             return ""
         writes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         place = os.path.abspath(os.fsdecode(path))
-        if place == os.devnull or place.startswith((f"{self.folder}/", str(self.folder))):
+        if place == os.devnull or f"{place}/".startswith(f"{self.folder}/"):
             return ""
         return f"open {mode} {place}" if writes or not place.startswith((*READABLE, *filter(None, sys.path))) else ""
 
     def _is_outside(self, part: str, args: tuple[Any, ...]) -> bool:
         if any(isinstance(arg, int) and not isinstance(arg, bool) and arg > 2 for arg in args):
             return False  # relative to an open folder
-        return not os.path.abspath(part).startswith(str(self.folder))
+        return not f"{os.path.abspath(part)}/".startswith(f"{self.folder}/")
 
 
 GUARDS: list[Guard] = []

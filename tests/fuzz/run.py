@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LONGEST_INPUT = 16_384
-GRACE_S = 90  # seconds that a process may take beside fuzzing: imports, seeds, its last input
+GRACE_S = 180  # seconds that a process may take to its first input, and from one to the next
 ROOM = 3 << 30  # bytes of address space beyond what the imports take
 SEED = 1
 
@@ -50,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in args.target if name not in TARGETS]
     if unknown:
         parser.error(f"no target {unknown[0]!r}; known: {', '.join(TARGETS)}")
+    commit, dirty = _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
     engine = args.engine if args.engine != "auto" else "atheris" if has_atheris() else "random"
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda name: run(name, args.seconds, engine, args.keep), args.target or TARGETS))
-    document = _document(rows, engine, args.seconds)
+    document = {"commit": commit, "dirty": dirty, **_document(rows, engine, args.seconds)}
     text = json.dumps(document, indent=1) + "\n"
     sys.stdout.write(text)
     if args.out:
@@ -69,8 +70,6 @@ def has_atheris() -> bool:
 
 def _document(rows: list[dict[str, Any]], engine: str, seconds: float) -> dict[str, Any]:
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "engine": engine,
         "python": platform.python_version(),
         "cpu_kind": platform.machine(),
@@ -92,17 +91,32 @@ def run(name: str, seconds: float, engine: str, keep: Path | None) -> dict[str, 
         command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--seconds", str(seconds)]
         command += ["--engine", engine, "--keep", scratch]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        told, ended = "", ""
-        try:
-            done = subprocess.run(
-                command, capture_output=True, cwd=ROOT, env=environment, timeout=seconds + GRACE_S, check=False
-            )
-            told = done.stderr.decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            ended = "hang"
+        errors = Path(scratch) / "errors"
+        with errors.open("wb") as file:
+            child = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
+            ended = _watched(child, Path(scratch) / "current")
+        told = errors.read_text(errors="replace")
         row = _row(name, Path(scratch), told, ended, keep)
     print(f"{name}: {row['inputs']} inputs in {row['seconds']} s, {len(row['faults'])} faults", file=sys.stderr)
     return row
+
+
+def _watched(child: subprocess.Popen[bytes], current: Path) -> str:
+    """Wait for a process as long as it goes from input to input; "hang" where it had to be killed."""
+    moved = time.monotonic()
+    before = 0
+    while True:
+        try:
+            child.wait(1.0)
+            return ""
+        except subprocess.TimeoutExpired:
+            now = current.stat().st_mtime_ns if current.exists() else 0
+            if now != before:
+                moved, before = time.monotonic(), now
+            elif time.monotonic() - moved > GRACE_S:
+                child.kill()
+                child.wait()
+                return "hang"
 
 
 def _row(name: str, scratch: Path, told: str, ended: str, keep: Path | None) -> dict[str, Any]:
@@ -266,6 +280,7 @@ class Session:
             f"-max_total_time={left}",
             f"-max_len={LONGEST_INPUT}",
             f"-timeout={GRACE_S // 2}",
+            f"-artifact_prefix={self.scratch}/",
             "-rss_limit_mb=0",
             f"-seed={SEED}",
         ]

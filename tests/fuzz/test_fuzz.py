@@ -94,6 +94,11 @@ def _writes(_: bytes, folder: Path) -> object:
     return (folder.parent.parent / "outside").write_text("x")
 
 
+def _next_door(_: bytes, folder: Path) -> object:
+    """A folder whose name begins as the guarded one's."""
+    return (folder.parent.parent / f"{folder.parent.name}2").mkdir()
+
+
 def _leaves(_: bytes, folder: Path) -> object:
     return (folder.parent / "beside").write_text("x")
 
@@ -135,6 +140,7 @@ BREAKS: dict[str, tuple[Callable[[bytes, Path], object], str]] = {
     "process": (_starts, "forbidden: subprocess.Popen"),
     "connection": (_connects, "forbidden: socket.connect"),
     "write": (_writes, "forbidden: open w"),
+    "next door": (_next_door, "forbidden: os.mkdir"),
     "beside": (_leaves, "written outside"),
     "read": (_reads, "forbidden: open r /etc/passwd"),
     "exec": (_evaluates, "forbidden: exec of <string>"),
@@ -217,6 +223,13 @@ def test_the_driver_tells_of_a_process_that_died(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sys, "executable", "/bin/false")
     row = run.run("curve_fields", 0.5, "random", tmp_path)
     assert [fault["site"] for fault in row["faults"]] == ["process died"]
+
+
+def test_the_driver_kills_a_process_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "GRACE_S", 1.5)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert run._watched(child, tmp_path / "current") == "hang"
+    assert child.returncode == -9
 
 
 def test_the_driver_knows_its_targets(capsys: pytest.CaptureFixture[str]) -> None:

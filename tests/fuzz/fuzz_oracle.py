@@ -137,8 +137,8 @@ class Guard:
         return f"open {mode} {place}" if writes or not place.startswith((*READABLE, *filter(None, sys.path))) else ""
 
     def _is_outside(self, part: str, args: tuple[Any, ...]) -> bool:
-        if any(isinstance(arg, int) and not isinstance(arg, bool) and arg > 2 for arg in args):
-            return False  # relative to an open folder
+        if not os.path.isabs(part) and isinstance(args[-1], int) and args[-1] > 2:
+            return False  # relative to an open folder, as when a tree is removed
         return not f"{os.path.abspath(part)}/".startswith(f"{self.folder}/")
 
 

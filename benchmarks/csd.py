@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from benchmarks.errors import InputError
 EPSILON = 10e-6  # seconds: what is shorter is no interval, as the SDK has it
 MOST_RATIO = 1100  # values to stored bytes: deflate, the strongest of HDF5's usual filters, reaches 1032
 _SMALL = 1 << 20  # bytes
+LARGEST_HEAP = 1 << 30  # bytes
+_REFERENCE, _HEAP, _PIECE = struct.Struct("<IQI"), struct.Struct("<4sIQ"), struct.Struct("<H6xQ")
 _MARGIN = 1e-3  # of the search window around an interval; the exact comparison follows
 
 
@@ -136,7 +139,37 @@ def _values(dataset: Any) -> np.ndarray:
     declared, held = (dataset.size or 0) * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > max(_SMALL, MOST_RATIO * held):
         raise ValueError(f"{declared} bytes are declared, {held} are there")
+    if dataset.dtype.kind == "O" and dataset.size and held:
+        _check_heap(dataset)
     return np.asarray(dataset[()])
+
+
+def _check_heap(dataset: Any) -> None:
+    """ValueError unless the heaps that values of variable length lie in can be walked to their ends: libhdf5 itself
+    walks for ever over a free piece of no length (H5HGcache.c). Layout: HDF5 File Format Specification 3.0, III.E."""
+    start = dataset.id.get_offset()
+    if start is None or dataset.file.userblock_size or dataset.dtype.itemsize > _REFERENCE.size:
+        raise ValueError("texts are laid out in an unusual way")
+    with Path(dataset.file.filename).open("rb") as file:
+        file.seek(start)
+        references = file.read(dataset.size * _REFERENCE.size)
+        for place in {place for _, place, _ in _REFERENCE.iter_unpack(references)} - {0}:
+            file.seek(place)
+            signature, _, size = _HEAP.unpack(file.read(_HEAP.size).ljust(_HEAP.size, b"\0"))
+            body = file.read(min(size - _HEAP.size, LARGEST_HEAP)) if size > _HEAP.size else b""
+            if signature != b"GCOL" or len(body) != size - _HEAP.size:
+                raise ValueError("texts lie where none are")
+            _walk_heap(body)
+
+
+def _walk_heap(body: bytes) -> None:
+    at = 0
+    while at + _PIECE.size <= len(body):
+        index, length = _PIECE.unpack_from(body, at)
+        step = _PIECE.size + -(-length // 8) * 8 if index else length  # a free piece counts its own header
+        if not 0 < step <= len(body) - at:
+            raise ValueError("a heap of texts is damaged")
+        at += step
 
 
 def _h5py() -> Any:

@@ -17,6 +17,7 @@ from benchmarks.metrics import better
 from benchmarks.record import RunKey, RunRecord, canonical, key_from, parsed
 
 FILE = "curves.jsonl"
+BROKEN = (ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what values of other kinds raise
 DIGITS = 6  # of a loss, which is only looked at; scores are kept in full, as the selected epoch follows from them
 
 Identity = tuple[RunKey, str, str]
@@ -57,7 +58,7 @@ def of_run(folder: Path, record: RunRecord) -> Curve | None:
         return _of_rows(rows, str(record.selection["metric"])) if rows else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, IndexError, StopIteration, AttributeError) as error:
+    except (*BROKEN, OSError, IndexError, StopIteration) as error:
         raise InputError(f"{path}: truncated or not the curves of a run ({error}); delete it and run again") from None
 
 
@@ -113,7 +114,7 @@ def read(path: Path) -> dict[Identity, Curve]:
             if not all(isinstance(text, str) for text in (digest, predictions, metric, split)):
                 raise ValueError("a name is no text")
             found[key_from(raw["key"], f"{path}:{number}"), digest, predictions] = Curve(metric, split, folds)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except BROKEN as error:
             raise InputError(f"{path}:{number}: not a learning curve ({error}); restore it from git") from None
     return found
 

@@ -133,7 +133,7 @@ def _reading(record: RunRecord, digest: str, data: str | None, rules: bytes, set
 
 
 def _fingerprint(texts: Iterable[str]) -> bytes:
-    return hashlib.sha256("\n".join(texts).encode()).digest()
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).digest()
 
 
 def finished_at(record: Line) -> float:

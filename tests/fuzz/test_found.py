@@ -73,6 +73,45 @@ def test_a_packed_sequence_of_the_strongest_ratio_is_read(tmp_path: Path) -> Non
         assert file.entry("video").features.shape == (30_000, 100)
 
 
+def text_of_one_piece(change: Callable[[bytearray, int], None]) -> bytes:
+    """A sequence whose text of variable length lies in a heap that is changed: the heap's place is given."""
+    body = bytearray(csd_file())
+    change(body, body.index(b"GCOL"))
+    return bytes(body)
+
+
+def free_piece_of_no_length(body: bytearray, heap: int) -> None:
+    free = heap + 16 + 16 + 8  # behind the heap's head and the one text of at most eight bytes
+    assert body[free : free + 2] == b"\0\0"
+    body[free + 8 : free + 16] = bytes(8)
+
+
+def heap_beyond_the_file(body: bytearray, heap: int) -> None:
+    body[heap + 8 : heap + 16] = struct.pack("<Q", 1 << 40)
+
+
+def heap_of_another_name(body: bytearray, heap: int) -> None:
+    body[heap : heap + 4] = b"XXXX"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("change", [free_piece_of_no_length, heap_beyond_the_file, heap_of_another_name])
+def test_a_heap_that_libhdf5_walks_for_ever_is_refused(
+    change: Callable[[bytearray, int], None], tmp_path: Path
+) -> None:
+    path = put(tmp_path / "x.csd", text_of_one_piece(change))
+    assert str(path) in refused(lambda: csd.open_csd(path))
+
+
+def test_texts_of_any_length_are_read(tmp_path: Path) -> None:
+    def change(group: Any, h5py: Any) -> None:
+        del group["features"]
+        group.create_dataset("features", (2, 1), h5py.string_dtype())[:, 0] = ["a", "b" * 5000]
+
+    with csd.open_csd(put(tmp_path / "x.csd", csd_file(change))) as file:
+        assert [len(word) for word in csd.words(file.texts("video").features)] == [1, 5000]
+
+
 def test_metadata_is_bounded_like_values(tmp_path: Path) -> None:
     def change(group: Any, _: Any) -> None:
         group.file["root/metadata"].create_dataset("huge", (10**12,), "f8", chunks=(64,))
@@ -172,6 +211,32 @@ def test_a_manifest_with_a_shape_that_is_none_is_refused(shape: object, tmp_path
     assert prepared.MANIFEST in refused(lambda: prepared.load(tmp_path / "toy"))
 
 
+MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "parameters of a number": lambda m: m.update(parameters=3),
+    "a column of no type": lambda m: m["samples"]["columns"]["id"].update(dtype=""),
+    "a column of objects": lambda m: m["samples"]["columns"]["id"].update(dtype="O"),
+    "a column of a type with many digits": lambda m: m["samples"]["columns"]["id"].update(dtype="<U" + "9" * 5000),
+    "a digest of a number": lambda m: m["arrays"]["audio"].update(digest=3),
+    "units that are a list": lambda m: m["arrays"]["audio"].update(meta=[]),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_of_other_kinds_is_refused(name: str, tmp_path: Path) -> None:
+    manifest = fuzz_files._prepared_manifest(tmp_path / "toy")
+    MANIFESTS[name](manifest)
+    put(tmp_path / "toy" / prepared.MANIFEST, json.dumps(manifest))
+    for read in (prepared.load, prepared.verify, prepared.parameters):
+        assert prepared.MANIFEST in refused(lambda read=read: read(tmp_path / "toy"))  # type: ignore[misc]
+
+
+def test_an_array_whose_header_does_not_end_is_refused(tmp_path: Path) -> None:
+    fuzz_files._prepared_manifest(tmp_path / "toy")
+    path = tmp_path / "toy" / "audio.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape': (", b"'shape': {"))
+    assert "audio.npy" in refused(lambda: prepared.load(tmp_path / "toy"))
+
+
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "9" * 400, "9" * 5000])
 def test_a_number_that_is_none_is_refused_with_its_field(value: str) -> None:
     key = fuzz_texts.KEY
@@ -249,6 +314,23 @@ def test_a_record_of_other_kinds_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     put(tmp_path / "records" / "crema_d.jsonl", json.dumps(raw) + "\n")
     assert "crema_d.jsonl:1" in refused(lambda: collect(tmp_path / "records"))
+
+
+def test_a_field_of_what_that_no_encoding_holds_is_read(tmp_path: Path) -> None:
+    raw = raw_record(what={**raw_record()["what"], "\ud800": 1})
+    raw["digest"] = digest_of(raw["what"])
+    (tmp_path / "records").mkdir()
+    put(tmp_path / "records" / "crema_d.jsonl", json.dumps(raw) + "\n")
+    assert len(collect(tmp_path / "records").groups) == 1
+
+
+@pytest.mark.parametrize("place", ["loss", "valid"])
+def test_a_number_of_a_runs_curve_that_no_float_holds_is_refused(place: str, tmp_path: Path) -> None:
+    row: dict[str, Any] = {"fold": 0, "epoch": 1, "loss": {"total": 1}, "valid": {"accuracy": 1}}
+    row[place] = dict.fromkeys(row[place], 10**400)
+    put(tmp_path / curves.FILE, json.dumps(row))
+    record = RunRecord(fuzz_texts.KEY, {}, "done", {"metric": "accuracy", "epoch": 1, "value": 0.5})
+    assert curves.FILE in refused(lambda: curves.of_run(tmp_path, record))
 
 
 def test_what_holds_an_infinite_number_is_refused() -> None:

@@ -13,8 +13,12 @@ import fcntl
 import glob
 import hashlib
 import io
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -26,6 +30,11 @@ from benchmarks.record import RunKey
 
 SAMPLES = ("index", "target", "group")
 ARRAYS = ("index", "target", "prediction", "group")
+# what numpy and zipfile raise for files that are none of theirs
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError),
+    *(RuntimeError, tokenize.TokenError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DIGITS = 12
 
@@ -95,11 +104,22 @@ def read_npz(path: Path, remedy: str = "restore it from version control") -> dic
     """All arrays of an .npz without pickles; InputError, with the remedy, where it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: _plain(archive[name], name) for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {remedy}") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: truncated or not a plain .npz ({error}); {remedy}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: truncated or not a plain .npz ({_told(error)}); {remedy}") from None
+
+
+def _plain(found: object, name: str) -> np.ndarray:
+    """A member that is an array; numpy gives the bytes of one that does not begin like an array."""
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"member {name!r} is no array")
+    return found
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def check_npz(path: Path, names: Iterable[str], remedy: str) -> None:
@@ -110,8 +130,8 @@ def check_npz(path: Path, names: Iterable[str], remedy: str) -> None:
             lacking = sorted({f"{name}.npy" for name in names} - set(archive.namelist()))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {remedy}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: truncated or not a plain .npz ({error}); {remedy}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: truncated or not a plain .npz ({_told(error)}); {remedy}") from None
     if lacking:
         raise InputError(f"{path}: array {lacking[0].removesuffix('.npy')!r} is missing; {remedy}")
 

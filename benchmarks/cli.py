@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks.errors import NO_ROOM, InputError, halted_by
+from benchmarks.errors import NO_ROOM, InputError, halted_by, one_line
 
 if TYPE_CHECKING:
     from benchmarks.console import Console
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(f"clcr: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"clcr: {one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("clcr: interrupted; nothing that was finished is lost", file=sys.stderr)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from benchmarks.errors import one_line, plain
 from benchmarks.record import RunKey
 from benchmarks.runner.launch import Event, Result
 from benchmarks.runner.plan import Planned
@@ -39,16 +40,16 @@ class Console:
     def say(self, text: str) -> None:
         """A line of the result for people."""
         if not self.as_json and not self.quiet:
-            print(text)
+            print("\n".join(map(plain, text.split("\n"))))
 
     def note(self, text: str) -> None:
         """What is good to know beside the result."""
         if not self.quiet:
-            print(" ".join(text.split()), file=sys.stderr)
+            print(one_line(text), file=sys.stderr)
 
     def error(self, text: str) -> None:
         """What went wrong, in one line: told even with --quiet."""
-        print(" ".join(text.split()), file=sys.stderr)
+        print(one_line(text), file=sys.stderr)
 
     def notes(self, texts: Sequence[str]) -> None:
         """Several notes, a line each."""
@@ -57,13 +58,13 @@ class Console:
 
     def fault(self, text: str) -> None:
         """What is wrong, in one line; also where nothing else is said."""
-        print(f"clcr: {' '.join(text.split())}", file=sys.stderr)
+        print(f"clcr: {one_line(text)}", file=sys.stderr)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for people: drawn on a terminal, aligned text elsewhere."""
         if self.as_json or self.quiet:
             return
-        texts = [[str(cell) for cell in row] for row in rows]
+        texts = [[one_line(str(cell)) for cell in row] for row in rows]  # a record's error is anyone's text
         if sys.stdout.isatty():
             _draw(title, columns, texts)
         else:
@@ -247,7 +248,7 @@ class Watch:
 
     def _line(self, text: str) -> None:
         if self._bars:
-            self._bars.progress.console.print(text, markup=False, highlight=False)
+            self._bars.progress.console.print(one_line(text), markup=False, highlight=False)
         else:
             self._console.note(text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ import numpy as np
 from benchmarks.errors import InputError
 
 EPSILON = 10e-6  # seconds: what is shorter is no interval, as the SDK has it
+MOST_RATIO = 1100  # values to stored bytes: deflate, the strongest of HDF5's usual filters, reaches 1032
+_SMALL = 1 << 20  # bytes
+LARGEST_HEAP = 1 << 30  # bytes
+_REFERENCE, _HEAP, _PIECE = struct.Struct("<IQI"), struct.Struct("<4sIQ"), struct.Struct("<H6xQ")
 _MARGIN = 1e-3  # of the search window around an interval; the exact comparison follows
 
 
@@ -59,8 +64,8 @@ class Sequences:
         where = f"{self.path}: {self.root}/data/{video}"
         try:
             group = self._file[self.root]["data"][video]
-            intervals, features = (np.asarray(group[name][()]) for name in ("intervals", "features"))
-        except (KeyError, OSError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+            intervals, features = (_values(group[name]) for name in ("intervals", "features"))
+        except (KeyError, OSError, RuntimeError, TypeError, AttributeError, ValueError, MemoryError) as error:
             raise InputError(
                 f"{where}: intervals or features cannot be read ({_line(error)}); fetch it again"
             ) from None
@@ -109,7 +114,7 @@ def open_csd(path: Path) -> Sequences:
         for video in group["data"].values():
             _check_own(video, ("intervals", "features"), path)
         return Sequences(path, root, tuple(group["data"]), _metadata(group), file)
-    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
         file.close()
         if isinstance(error, InputError):
             raise
@@ -128,6 +133,45 @@ def _check_own(group: Any, names: Iterable[str], path: Path) -> None:
             raise InputError(f"{path}: {where} points out of the data or out of the file; fetch it again")
 
 
+def _values(dataset: Any) -> np.ndarray:
+    """All values of a dataset. ValueError where it declares more than its part of the file can hold: HDF5 keeps values
+    that were never written as a mere number, and a file of a kilobyte could ask for terabytes."""
+    declared, held = (dataset.size or 0) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if declared > max(_SMALL, MOST_RATIO * held):
+        raise ValueError(f"{declared} bytes are declared, {held} are there")
+    if dataset.dtype.kind == "O" and dataset.size and held:
+        _check_heap(dataset)
+    return np.asarray(dataset[()])
+
+
+def _check_heap(dataset: Any) -> None:
+    """ValueError unless the heaps that values of variable length lie in can be walked to their ends: libhdf5 itself
+    walks for ever over a free piece of no length (H5HGcache.c). Layout: HDF5 File Format Specification 3.0, III.E."""
+    start = dataset.id.get_offset()
+    if start is None or dataset.file.userblock_size or dataset.dtype.itemsize > _REFERENCE.size:
+        raise ValueError("texts are laid out in an unusual way")
+    with Path(dataset.file.filename).open("rb") as file:
+        file.seek(start)
+        references = file.read(dataset.size * _REFERENCE.size)
+        for place in {place for _, place, _ in _REFERENCE.iter_unpack(references)} - {0}:
+            file.seek(place)
+            signature, _, size = _HEAP.unpack(file.read(_HEAP.size).ljust(_HEAP.size, b"\0"))
+            body = file.read(min(size - _HEAP.size, LARGEST_HEAP)) if size > _HEAP.size else b""
+            if signature != b"GCOL" or len(body) != size - _HEAP.size:
+                raise ValueError("texts lie where none are")
+            _walk_heap(body)
+
+
+def _walk_heap(body: bytes) -> None:
+    at = 0
+    while at + _PIECE.size <= len(body):
+        index, length = _PIECE.unpack_from(body, at)
+        step = _PIECE.size + -(-length // 8) * 8 if index else length  # a free piece counts its own header
+        if not 0 < step <= len(body) - at:
+            raise ValueError("a heap of texts is damaged")
+        at += step
+
+
 def _h5py() -> Any:
     try:
         return importlib.import_module("h5py")
@@ -142,7 +186,7 @@ def _line(error: Exception) -> str:
 def _metadata(group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in group.get("metadata", ()):
-        value = np.asarray(group["metadata"][name][()]).reshape(-1)
+        value = _values(group["metadata"][name]).reshape(-1)
         text = value[0].decode("utf-8", "replace") if len(value) and isinstance(value[0], bytes) else str(value[:1])
         try:
             found[name] = json.loads(text)

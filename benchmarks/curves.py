@@ -6,7 +6,7 @@ metric and the split that select the epoch, and for each fold the sum of the los
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.metrics import better
-from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.record import RunKey, RunRecord, canonical, key_from, parsed
 
 FILE = "curves.jsonl"
+BROKEN = (ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what values of other kinds raise
 DIGITS = 6  # of a loss, which is only looked at; scores are kept in full, as the selected epoch follows from them
 
 Identity = tuple[RunKey, str, str]
@@ -53,17 +54,19 @@ def of_run(folder: Path, record: RunRecord) -> Curve | None:
     """The curve in a run's folder; None for a method that is not trained by epochs. InputError where it is damaged."""
     path = folder / FILE
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return _of_rows(rows, str(record.selection["metric"])) if rows else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
+    except (*BROKEN, OSError, IndexError, StopIteration) as error:
         raise InputError(f"{path}: truncated or not the curves of a run ({error}); delete it and run again") from None
 
 
 def _of_rows(rows: list[Mapping[str, Any]], metric: str) -> Curve:
     split = next(name for name in ("valid", "test") if name in rows[0])
     folds = []
+    if not 0 <= rows[-1]["fold"] < len(rows):
+        raise ValueError("more folds than rows")
     for fold in range(rows[-1]["fold"] + 1):
         mine = [row for row in rows if row["fold"] == fold]
         if [row["epoch"] for row in mine] != list(range(1, len(mine) + 1)):
@@ -102,16 +105,25 @@ def best_epoch(metric: str, scores: Sequence[float]) -> int:
 def read(path: Path) -> dict[Identity, Curve]:
     """The committed curves of a benchmark; none where there is no file. InputError names the line that is damaged."""
     found: dict[Identity, Curve] = {}
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            raw = json.loads(line)
-            folds = tuple(Course(tuple(fold["loss"]), tuple(fold["score"])) for fold in raw["folds"])
-            whose = RunKey(**raw["key"]), raw["digest"], raw["predictions"]
-            found[whose] = Curve(raw["metric"], raw["split"], folds)
-        except (ValueError, TypeError, KeyError) as error:
+            raw = parsed(line)
+            folds = tuple(Course(_numbers(fold["loss"]), _numbers(fold["score"])) for fold in raw["folds"])
+            digest, predictions, metric, split = (raw[name] for name in ("digest", "predictions", "metric", "split"))
+            if not all(isinstance(text, str) for text in (digest, predictions, metric, split)):
+                raise ValueError("a name is no text")
+            found[key_from(raw["key"], f"{path}:{number}"), digest, predictions] = Curve(metric, split, folds)
+        except BROKEN as error:
             raise InputError(f"{path}:{number}: not a learning curve ({error}); restore it from git") from None
     return found
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    """A list of finite numbers."""
+    if not isinstance(values, list) or not all(type(v) in (int, float) and abs(v) < math.inf for v in values):
+        raise ValueError("a course is not a list of finite numbers")
+    return tuple(values)
 
 
 def text(curves: Mapping[Identity, Curve], known: Iterable[Identity]) -> str:

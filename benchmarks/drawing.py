@@ -109,7 +109,7 @@ def look(method: str) -> Look:
     for row in METHODS.values():
         if row.per_modality and (method == row.name or method.startswith(f"{row.name}_")):
             return _MODALITIES.get(method.removeprefix(f"{row.name}_"), Look("#777777", "d", (0, (1, 1)), 1.0))
-    return _OTHERS[zlib.crc32(method.encode()) % len(_OTHERS)]
+    return _OTHERS[zlib.crc32(method.encode("utf-8", "backslashreplace")) % len(_OTHERS)]
 
 
 def lacking() -> str:

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Iterable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that takes no more, whatever is written
+LONGEST = 2000  # characters of a line
 
 
 class InputError(Exception):
@@ -22,6 +23,18 @@ def halted_by(error: OSError, where: object) -> str:
     """What to tell of a file system that refuses to be written to; where: its folder, where the error names no file."""
     told = f"{error.filename or where}: {error.strerror}; make room or let it be written to"
     return f"{told}, then the same command goes on"
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """A text as a terminal may show it, whoever wrote it: one line of at most so many characters, a question mark for
+    each sign that a terminal would obey or that no terminal can print."""
+    line = plain(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def plain(text: str) -> str:
+    """A line with its blanks as they are, a question mark for each sign that is not printable."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> InputError:

@@ -277,7 +277,7 @@ class _Transfer:
             raise _Again("the server has no such range") from None
         if error.code in _AGAIN:
             asked = error.headers.get("Retry-After", "")
-            raise _Again(f"the server answers {error.code}", float(asked) if asked.isdigit() else 0.0) from None
+            raise _Again(f"the server answers {error.code}", float(asked) if asked.isdecimal() else 0.0) from None
         why = f"the server answers {error.code} {error.reason}"
         raise InputError(f"{self.file.url}: {why}; the address may be dead, get the file by hand") from None
 
@@ -305,13 +305,13 @@ class _Transfer:
     def _announced(self, response: http.client.HTTPResponse, offset: int) -> int | None:
         """The length of the whole file as the server states it."""
         if offset:
-            stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            stated = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
             if stated is None or int(stated[1]) != offset:
                 self._restart()
                 raise _Again("the server sends another range than asked for")
             return None if stated[2] == "*" else int(stated[2])
         length = response.headers.get("Content-Length", "")
-        return int(length) if length.isdigit() else None
+        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 
     def _check(self) -> str:
         self.part.flush()

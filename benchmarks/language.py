@@ -141,9 +141,11 @@ def _read(model: str, part: str) -> Any:
     transformers = _library("transformers")
     transformers.utils.logging.disable_progress_bar()
     try:
-        return getattr(transformers, part).from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"language.model={model}: {folder} cannot be read ({error}); {_remedy()}") from None
+        load = getattr(transformers, part).from_pretrained
+        return load(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a stranger's configuration: whatever transformers, its parsers and torch raise
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise InputError(f"language.model={model}: {folder} cannot be read ({why}); {_remedy()}") from None
 
 
 def token_ids(texts: Sequence[str], model: str, max_tokens: int = 64) -> tuple[np.ndarray, np.ndarray]:

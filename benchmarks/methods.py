@@ -102,7 +102,7 @@ def _literal(path: Path) -> dict[str, Any]:
                 found = ast.literal_eval(node.value)  # type: ignore[attr-defined]
                 if isinstance(found, dict):
                     return found
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise InputError(
             f"{path}: ROW cannot be read ({' '.join(str(error).split())}); write it as a literal"
         ) from None

@@ -24,7 +24,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from benchmarks.archive import UNREADABLE
 from benchmarks.errors import InputError, unknown
+from benchmarks.record import parsed
 
 FORMAT = 1
 LEVELS = 3
@@ -32,6 +34,7 @@ MANIFEST = "manifest.json"
 SAMPLES = "samples.csv"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _COLUMN = re.compile(rf"{_PLAIN.pattern}(\.{_PLAIN.pattern})?")  # split.paper: never the name of a file
+_DTYPE = re.compile(r"[<>|=][iufbU][0-9]{1,6}")
 _ROWS_AT_ONCE = 1024
 
 
@@ -207,7 +210,9 @@ class Writer:
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """One digest of all arrays, lengths, stored units and samples that a manifest describes."""
-    arrays = {n: [e["digest"], e.get("lengths", {}).get("digest"), e["meta"]] for n, e in manifest["arrays"].items()}
+    arrays = {
+        n: [e["digest"], e.get("lengths", {}).get("digest"), e.get("meta", {})] for n, e in manifest["arrays"].items()
+    }
     columns = {name: entry["digest"] for name, entry in manifest["samples"]["columns"].items()}
     return hashlib.sha256(json.dumps([arrays, columns], sort_keys=True).encode()).hexdigest()
 
@@ -349,7 +354,7 @@ def _again(name: object) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing, the data is not prepared; {_again(folder.name)}") from None
     except (OSError, ValueError) as error:
@@ -370,6 +375,13 @@ def _check_manifest(manifest: dict[str, Any], path: Path, remedy: str) -> None:
         columns = manifest["samples"].get("columns", {})
         lacking += [f"samples.columns.{f}" for f, column in columns.items() if not {"dtype", "digest"} <= set(column)]
         lacking += [] if isinstance(manifest["name"], str) else ["name"]
+        lacking += [field for field, entry in entries.items() if not _is_shape(entry.get("shape"))]
+        lacking += [
+            f"arrays.{n}.meta" for n, e in manifest["arrays"].items() if not isinstance(e.get("meta", {}), dict)
+        ]
+        lacking += [] if isinstance(manifest.get("parameters", {}), dict) else ["parameters"]
+        described = {**entries, **{f"samples.columns.{name}": column for name, column in columns.items()}}
+        lacking += [field for field, entry in described.items() if not _is_described(entry)]
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: a field is missing or wrong ({error!r}); {remedy}") from None
     if lacking:
@@ -379,6 +391,16 @@ def _check_manifest(manifest: dict[str, Any], path: Path, remedy: str) -> None:
             raise InputError(f"{path}: field 'arrays' holds {name!r}, which is not a plain name; {remedy}")
 
 
+def _is_described(entry: Mapping[str, Any]) -> bool:
+    """Whether dtype and digest, of an array or a column, are such."""
+    dtype, digest = entry.get("dtype"), entry.get("digest")
+    return isinstance(dtype, str) and bool(_DTYPE.fullmatch(dtype)) and isinstance(digest, str)
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in value)
+
+
 def _open(folder: Path, name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any], verify: bool) -> np.ndarray:
     path, remedy = folder / f"{name}.npy", _again(manifest["name"])
     try:
@@ -386,7 +408,7 @@ def _open(folder: Path, name: str, entry: Mapping[str, Any], manifest: Mapping[s
         array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
     except FileNotFoundError:
         raise InputError(f"{path}: missing though the manifest lists it; {remedy}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: truncated or not a plain .npy file ({error}); {remedy}") from None
     if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
         found, expected = f"{array.dtype.str} {list(array.shape)}", f"{entry['dtype']} {entry['shape']}"
@@ -407,7 +429,7 @@ def _samples(folder: Path, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]
         return {name: _column(columns[name], entry["dtype"]) for name, entry in described["columns"].items()}
     except FileNotFoundError:
         raise InputError(f"{path}: missing though the manifest lists it; {remedy}") from None
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, csv.Error) as error:
         raise InputError(f"{path}: does not fit the manifest ({error}); {remedy}") from None
 
 

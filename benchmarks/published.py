@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.archive import UNREADABLE
 from benchmarks.errors import InputError
 
 
@@ -39,11 +39,11 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.
                     raise InputError(
                         f"{path}: array {name!r} is missing, found {', '.join(file.files)}; fetch it again"
                     )
-                arrays[name] = file[name]
+                arrays[name] = np.asarray(file[name])
                 if arrays[name].shape != shape:
                     found = arrays[name].shape
                     raise InputError(f"{path}: array {name!r} has shape {found}, expected {shape}; fetch it again")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: truncated or not a plain .npz file ({error}); fetch it again") from None
     return arrays
 

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from benchmarks.errors import InputError
 
 SCHEMA = 1
 STATUSES = ("done", "failed")
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("key", "what", "provenance"), (dict,)),
+    **dict.fromkeys(("status", "predictions", "error"), (str,)),
+    "folds": (list,),
+}
+DONE_KINDS: Mapping[str, tuple[type, ...]] = {  # a failed run's are shown where they can be, and counted nowhere
+    **KINDS,
+    **dict.fromkeys(("selection", "metrics", "diagnostics"), (dict,)),
+    **dict.fromkeys(("n_parameters", "peak_memory_bytes"), (int,)),
+    "time_s": (int, float),
+}
+PLAIN_NAME = re.compile(r"\w[\w+-]{0,79}")
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -87,27 +101,72 @@ class RunRecord:
         wrong = sorted(data.keys() ^ cls.__dataclass_fields__.keys())
         if wrong:
             raise InputError(f"{where}: field {wrong[0]!r} is missing or unknown; delete the record and run again")
-        try:
-            data["key"] = RunKey(**data["key"])
-            data["folds"] = tuple(data["folds"])
-            record = cls(**data)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: field 'key': {error}; delete the record and run again") from error
+        for name, kinds in (DONE_KINDS if data["status"] == "done" else KINDS).items():
+            if type(data[name]) not in kinds:
+                told = f"field {name!r} is of type {type(data[name]).__name__}"
+                raise InputError(f"{where}: {told}; delete the record and run again")
+        data["key"] = key_from(data["key"], where)
+        data["folds"] = tuple(data["folds"])
+        record = cls(**data)
         _check(record, digest, where)
         return record
 
 
+def key_from(raw: Mapping[str, Any], where: str) -> RunKey:
+    """The key of a record or a curve, of names and a number; InputError where it is another thing."""
+    try:
+        key = RunKey(**raw)
+    except TypeError as error:
+        raise InputError(f"{where}: field 'key': {error}; delete the record and run again") from None
+    for name, value in raw.items():
+        if type(value) is not (int if name == "seed" else str):
+            raise InputError(f"{where}: field 'key.{name}' is {type(value).__name__}; delete the record and run again")
+    if wrong := _odd(key.benchmark, key.protocol, key.data, key.profile):
+        raise InputError(f"{where}: field 'key' holds {wrong!r}, not a plain name; delete it and run again")
+    return key
+
+
+@lru_cache(maxsize=1024)
+def _odd(*names: str) -> str:
+    """The first of the names of a group that is not a plain one: they become parts of the names of files."""
+    return next((name for name in names if not PLAIN_NAME.fullmatch(name)), "")
+
+
 def _check(record: RunRecord, digest: object, where: str) -> None:
-    if record.digest != digest:
+    try:
+        own = record.digest
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: field 'what' cannot be read ({error}); delete the record and run again") from None
+    if own != digest:
         raise InputError(f"{where}: field 'digest' does not fit field 'what': it was edited; run again")
     if record.status not in STATUSES:
         raise InputError(f"{where}: field 'status' is {record.status!r}, expected one of {', '.join(STATUSES)}")
     if record.status == "done":
-        for split, values in record.metrics.items():
-            for name, value in values.items():
-                if not isinstance(value, int | float) or not math.isfinite(value):
-                    wrong = f"field 'metrics.{split}.{name}' is {value!r}, not a finite number"
-                    raise InputError(f"{where}: {wrong}; run again")
+        _check_scores(record.metrics, "metrics", where)
+        for number, fold in enumerate(record.folds):
+            _check_scores(fold, f"folds.{number}", where)
+    _check_scores({"ceiling": record.provenance.get("ceiling", {})}, "provenance", where)
+
+
+def _check_scores(splits: object, field: str, where: str) -> None:
+    """Finite numbers by name by split."""
+    if not isinstance(splits, dict):
+        raise InputError(f"{where}: field '{field}' is not a mapping; run again")
+    for split, values in splits.items():
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: field '{field}.{split}' is not a mapping; run again")
+        for name, value in values.items():
+            if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+                wrong = f"field '{field}.{split}.{name}' is {repr(value)[:40]}, not a finite number"
+                raise InputError(f"{where}: {wrong}; run again")
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON document. ValueError where it is none, also where it is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def canonical(value: object) -> str:

@@ -6,8 +6,10 @@ links, devices and names that stand twice are refused. Nothing of an archive is 
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -20,7 +22,10 @@ from typing import IO
 
 from benchmarks.errors import InputError
 
-_BAD = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+_BAD = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError),
+    *(NotImplementedError, ValueError, OverflowError, KeyError, IndexError, TypeError, MemoryError),
+)
 
 
 MOST_RATIO = 100  # videos and sound hardly shrink: what grows more than this was made to fill a disk
@@ -71,7 +76,7 @@ def _members(archive: Path) -> Iterator[Sequence[_Member]]:
 def _of_zip(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     mode = info.external_attr >> 16
     plain = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
-    kind = ("folder" if info.is_dir() else "file") if plain else "link or device"
+    kind = ("folder" if info.filename.endswith("/") else "file") if plain else "link or device"
     return _Member(info.orig_filename, kind, info.file_size, lambda: packed.open(info))
 
 

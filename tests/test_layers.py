@@ -32,6 +32,7 @@ FLOORS = {
     "benchmarks.lists": 1,
     "benchmarks.media": 1,
     "benchmarks.methods": 1,
+    "benchmarks.plain_yaml": 1,
     "benchmarks.pool": 1,
     "benchmarks.sources": 1,
     "benchmarks.unpack": 1,

@@ -1,4 +1,4 @@
-"""The house style as far as a machine can see it: linters, types, lengths, repeated code, forbidden calls."""
+"""The house style as far as a machine can see it: linters, types, lengths, repeated code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p for package in ("clcr", "baselines", "benchmarks") for p in (ROOT / package).rglob("*.py"))
 FUNCTIONS = [
@@ -18,10 +16,6 @@ FUNCTIONS = [
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 ]
-LOADS_THAT_CAN_RUN_CODE = re.compile(
-    r"pickle\.loads?\(|allow_pickle=True|yaml\.load\(|yaml\.unsafe_load|shell=True|os\.system\(|(?<![.\w])eval\(|(?<![.\w])exec\("
-    r"|weights_only=False|trust_remote_code=True"
-)
 
 
 def run(*command: str) -> None:
@@ -69,8 +63,3 @@ def test_at_most_three_percent_of_the_lines_stand_twice() -> None:
     found = re.search(r"TOTAL lines=(\d+) duplicates=(\d+) percent=([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[3]) <= 3.0, done.stdout[-4000:]
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_loads_what_could_run_code(path: Path) -> None:
-    assert not LOADS_THAT_CAN_RUN_CODE.search(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks import plain_yaml
 from benchmarks.archive import write_bytes
 from benchmarks.errors import InputError, unknown
 from benchmarks.report.findings import Finding
@@ -104,10 +105,7 @@ def load(path: Path) -> tuple[Accepted, ...]:
     """The accepted cells; none where the file is missing. InputError names the field and the remedy."""
     if not path.exists():
         return ()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); restore it from version control") from None
+    raw = plain_yaml.read(path, "restore it from version control")
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or not isinstance(raw.get(REPRODUCED), list):
         raise InputError(f"{path}: not schema {SCHEMA} with a list {REPRODUCED!r}; restore it from version control")
     return tuple(_cell(entry, f"{path}: {REPRODUCED}[{place}]") for place, entry in enumerate(raw[REPRODUCED]))

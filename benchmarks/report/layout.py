@@ -10,6 +10,7 @@ from math import isfinite
 import numpy as np
 import pandas as pd
 
+from benchmarks.errors import plain
 from benchmarks.metrics import METRICS, show
 from benchmarks.report.collect import Group
 
@@ -86,9 +87,9 @@ def _filled(widths: Sequence[float], columns: Sequence[int], limit: float, gap: 
 
 
 def mapped(table: Mapping[str, str]) -> Callable[[str], str]:
-    """What replaces the characters of a table in a text, and puts the text on one line."""
+    """What replaces the characters of a table in a text, and puts the text on one line that can be printed."""
     pattern = re.compile(f"[{re.escape(''.join(table))}]")
-    return lambda text: pattern.sub(lambda found: table[found[0]], " ".join(text.split()))
+    return lambda text: pattern.sub(lambda found: table[found[0]], plain(" ".join(text.split())))
 
 
 def number(value: float, digits: int) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from baselines import METHODS
-from benchmarks import BENCHMARKS
+from benchmarks import BENCHMARKS, plain_yaml
 from benchmarks.errors import InputError, unknown
 from benchmarks.metrics import METRICS
 from benchmarks.report.collect import FULL, OURS, Collected, Group, label, load_spec, row_name
@@ -91,13 +90,13 @@ class Published:
 
 def load(path: Path) -> Published:
     """Read and check the file; InputError names the field and the remedy in one line."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    raw = plain_yaml.read(path)
     _keys(raw, TOP, TOP, str(path))
     if raw["schema"] != SCHEMA:
         raise InputError(f"{path}: schema: {raw['schema']!r}, expected {SCHEMA}")
+    for name, kind in {"margins": dict, "sources": dict, "labels": dict, "profiles": list, "numbers": list}.items():
+        if not isinstance(raw[name], kind):
+            raise InputError(f"{path}: {name}: expected a {'list' if kind is list else 'mapping'}; correct the file")
     margins = {name: _metric_value(name, value, f"{path}: margins.{name}") for name, value in raw["margins"].items()}
     sources = {name: _source(entry, f"{path}: sources.{name}") for name, entry in raw["sources"].items()}
     numbers: list[Number] = []
@@ -155,7 +154,7 @@ def _number(entry: Any, where: str) -> Number:
 
 def _metric_value(metric: str, value: object, where: str) -> float:
     """A printed value in the unit of records."""
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise unknown("metric", str(metric), METRICS, where)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"{where}: {value!r} is not a number; write it as printed")

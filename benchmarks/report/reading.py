@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 from typing import Protocol as Shape
 
 from benchmarks.errors import InputError
-from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.record import RunKey, RunRecord, canonical, parsed
 
 KEY = ("benchmark", "protocol", "data", "profile", "method", "variant")
 RULES = ("protocol", "metrics", "trainer")
@@ -81,12 +80,12 @@ def no_cycles() -> Iterator[None]:
 def lines(folder: Path) -> Iterator[tuple[RunRecord, str]]:
     """Every record below the folder, file by file, line by line, checked; and its digest, which the check has made."""
     for path in sorted(Path(folder).glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:  # what is no text is no JSON or not of its digest
             for number, line in enumerate(file, 1):
                 if line.strip():
                     where = f"{path}:{number}"
                     try:
-                        raw = json.loads(line)
+                        raw = parsed(line)
                     except ValueError as error:
                         raise InputError(
                             f"{where}: not JSON ({error}); restore the line from git and report again"
@@ -134,7 +133,7 @@ def _reading(record: RunRecord, digest: str, data: str | None, rules: bytes, set
 
 
 def _fingerprint(texts: Iterable[str]) -> bytes:
-    return hashlib.sha256("\n".join(texts).encode()).digest()
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).digest()
 
 
 def finished_at(record: Line) -> float:

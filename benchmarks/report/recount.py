@@ -3,7 +3,6 @@ every selected epoch found again. No torch."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from benchmarks import archive, curves
 from benchmarks.errors import InputError
 from benchmarks.metrics import compute
-from benchmarks.record import RunRecord
+from benchmarks.record import RunRecord, parsed
 from benchmarks.report.collect import load_spec, newest_of
 from benchmarks.report.findings import Finding
 
@@ -63,7 +62,7 @@ def read_lines(path: Path) -> tuple[list[RunRecord], list[Finding]]:
         if not line.strip():
             continue
         try:
-            record = RunRecord.from_json(json.loads(line), where)
+            record = RunRecord.from_json(parsed(line), where)
         except (ValueError, InputError) as error:
             failures.append(Finding(where, "a run's record whose digest fits", str(error), RESTORE))
             continue

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
+from benchmarks.errors import plain
 from benchmarks.report.latex import latex
 from benchmarks.report.layout import DATA, MADE, Cell, Section, Table, mapped, numeric
 
 TWIN_WARNING = "Synthetic twins: data made by the suite. Scores say nothing about the real data sets."
+
+FORMULA = ("=", "+", "-", "@")
 
 MARKDOWN = {character: f"\\{character}" for character in "\\`*_{}[]|~$#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -59,8 +62,17 @@ def escape_markdown(text: str) -> str:
 
 def csv(table: Table) -> str:
     """The numbers behind the table, one row each, unrounded to ten digits; column ``data`` is real or twin."""
-    frame: pd.DataFrame = table.frame
+    frame: pd.DataFrame = table.frame.map(_csv_cell)
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n") if len(frame.columns) else "data\n"
+
+
+def _csv_cell(value: object) -> object:
+    """A text on one line; one that a spreadsheet would take for a formula gets an apostrophe before it, as on the page.
+    Everything else as it is."""
+    if not isinstance(value, str):
+        return value
+    text = plain(" ".join(value.split()))
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 RENDERERS: dict[str, Callable[[Table], str]] = {"md": markdown, "csv": csv, "tex": latex}

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from benchmarks.errors import plain
 from benchmarks.report.layout import Section, blocks, numeric
 
 WORDS = 28  # letters of a column of words that is wrapped beyond
@@ -19,7 +20,7 @@ GAP = 2  # letters between two columns
 
 def section(shown: Section, title: str = "", width: int = 80) -> Iterator[RenderableType]:
     """What to print for a terminal of ``width`` letters: title, table in as many blocks as it takes, then its notes."""
-    yield Text(f"{title}{shown.title}", style="bold")
+    yield _text(f"{title}{shown.title}", "bold")
     if shown.rows:
         widths = [_width(shown, i, right) for i, right in enumerate(numeric(shown))]
         found = blocks(widths, width, GAP)
@@ -30,16 +31,21 @@ def section(shown: Section, title: str = "", width: int = 80) -> Iterator[Render
     said = RichTable.grid(padding=(0, 1, 0, 0))
     said.width = min(width, READABLE)
     for line in shown.facts:
-        said.add_row(" ", Text(line, style="dim", overflow="fold"))
+        said.add_row(" ", _text(line, "dim"))
     for line in shown.notes:
-        said.add_row("•", Text(line, overflow="fold"))
+        said.add_row("•", _text(line))
     yield said
     yield Text()
 
 
+def _text(text: str, style: str = "") -> Text:
+    """A text in a style, without what a terminal would obey."""
+    return Text(plain(" ".join(text.split())), style=style, overflow="fold")
+
+
 def _width(shown: Section, column: int, right: bool) -> int:
     """Letters that a column takes: its longest value, or what a column of words is wrapped to."""
-    cells = max(Text(row[column].text).cell_len for row in shown.rows)
+    cells = max(_text(row[column].text).cell_len for row in shown.rows)
     words = max((Text(word).cell_len for word in shown.columns[column].split()), default=1)
     return max(cells if right else min(cells, WORDS), words)
 
@@ -49,7 +55,7 @@ def _table(shown: Section, block: list[int], widths: list[int]) -> RichTable:
     right = numeric(shown)
     for i in block:
         justify: Literal["right", "left"] = "right" if right[i] else "left"
-        drawn.add_column(Text(shown.columns[i]), justify=justify, width=widths[i], overflow="fold")
+        drawn.add_column(_text(shown.columns[i]), justify=justify, width=widths[i], overflow="fold")
     for row in shown.rows:
-        drawn.add_row(*(Text(row[i].text, style="bold" if row[i].bold else "") for i in block))
+        drawn.add_row(*(_text(row[i].text, "bold" if row[i].bold else "") for i in block))
     return drawn

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from baselines import MethodRow
-from benchmarks import BENCHMARKS, catalog
+from benchmarks import BENCHMARKS, catalog, plain_yaml
 from benchmarks.augment import augments
 from benchmarks.data import LanguageOptions
 from benchmarks.errors import InputError, unknown
@@ -37,6 +37,7 @@ SCHEDULES = ("constant", "cosine", "step")
 SECTIONS = ("encoder", "training", "language")
 TOP = (*SECTIONS, "methods", "benchmarks")
 SET = "--set"
+LARGEST = 1 << 62  # of whole numbers
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,7 @@ def read_tuned(path: Path) -> dict[str, Any]:
     raw = read_yaml(path) if path.is_file() else {}
     _check_names("section", raw, ("tuned",), path.name)
     tuned = raw.get("tuned", {})
+    _check_names("group", tuned, None, f"{path.name}: tuned")
     for group, methods in tuned.items():
         _check_names("method", methods, None, f"{path.name}: tuned.{group}")
     return dict(tuned)
@@ -243,10 +245,7 @@ def read_tuned(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds, {} of an empty one. InputError where it cannot be read or holds none."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}; correct the file") from error
+    raw = plain_yaml.read(path)
     if raw is None:
         return {}
     _check_names("section", raw, None, path.name)
@@ -275,7 +274,7 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise InputError(f"--set {text}: expected key=value, for example training.lr=0.001")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), plain_yaml.parse(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {text}: the value cannot be read; quote it") from error
 
@@ -308,14 +307,21 @@ def coerce(value: object, hint: Any, where: str) -> Any:
         return tuple(coerce(item, arguments[0], where) for item in value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             if number or isinstance(value, str):
                 return float(value)  # type: ignore[arg-type]
-    elif hint is int and number and value == int(value):  # type: ignore[call-overload]
+    elif hint is int and number and abs(value) < LARGEST and value == int(value):  # type: ignore[arg-type,call-overload]
         return int(value)  # type: ignore[call-overload]
     elif (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
         return value
-    raise InputError(f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}")
+    raise InputError(f"{where} = {_told(value)}: expected {getattr(hint, '__name__', hint)}")
+
+
+def _told(value: object) -> str:
+    try:
+        return repr(value)[:200]
+    except ValueError:  # Python prints no number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 @contextlib.contextmanager

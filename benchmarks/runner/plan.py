@@ -27,6 +27,7 @@ STATES = ("done", "running", "failed", "stale", "missing")
 ENGINE = "benchmarks.runner.execute"
 Team = tuple[RunKey, ...]  # runs that differ in the seed alone and train as one program
 MAX_SEED, MAX_SEEDS = 2**31 - 1, 10_000
+LONGEST = 40  # characters of a range of seeds
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > LONGEST:
             raise InputError(f"--seeds {text}: {part!r} is not a seed or a range; write 0-4 or 0,3")
         low, high = int(first), int(last or first)
         if low > high or high > MAX_SEED or high - low >= MAX_SEEDS:

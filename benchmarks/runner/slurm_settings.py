@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks import plain_yaml
 from benchmarks.errors import InputError, unknown
 from benchmarks.runner.config import coerce
 
@@ -85,20 +84,17 @@ def read(path: Path | None) -> Settings:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """The file's fields. 1:30:00 is, to YAML, a number of base 60: of the time what was written is taken."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"--launcher-config {path}: cannot be read: {told}; correct the file") from error
+    """The file's fields."""
+    if not path.is_file():
+        raise InputError(f"--launcher-config {path}: no such file; see docs/cluster.md for what it says")
+    raw = plain_yaml.read(path)
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a mapping of names, found {raw!r}; write one 'name: value' a line")
-    written = {key.value: value.value for key, value in node.value}
-    return raw | ({"time": written["time"]} if "time" in raw else {})
+        raise InputError(
+            f"{path}: expected a mapping of names, found {str(raw)[:60]!r}; write one 'name: value' a line"
+        )
+    return raw
 
 
 def _value(name: str, value: object, hint: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.console import Console
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, one_line
 from benchmarks.record import RunKey
 from benchmarks.report.layout import ranges
 from benchmarks.submission.judging import judge, row_of
@@ -52,18 +52,13 @@ def _judged(lines: Sorted, found: Submission, official: Official) -> list[str]:
 
 
 def _reject(faults: Sequence[str], console: Console) -> int:
-    texts = [_plain(fault) for fault in faults]
+    texts = [one_line(fault) for fault in faults]
     console.data({"accepted": 0, "known": 0, "written": [], "rejected": texts, "rows": []})
     for text in texts[:SHOWN]:
         console.fault(text)
     if len(texts) > SHOWN:
         console.fault(f"and {len(texts) - SHOWN} more; nothing was merged")
     return REJECTED
-
-
-def _plain(text: str) -> str:
-    """One line, without what a terminal would obey: names of files are a stranger's, too."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _tell(lines: Sorted, files: Sequence[Path], check_only: bool, console: Console) -> None:

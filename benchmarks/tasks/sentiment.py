@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numpy as np
 
 from benchmarks.errors import InputError
 from benchmarks.prepared import Arrangement, Fold, Prepared, Writer
+from benchmarks.record import parsed
 from benchmarks.spec import Protocol
 
 SPLITS = ("train", "valid", "test")
@@ -112,7 +112,7 @@ def std_folds(source: Path, corpus: Corpus) -> tuple[dict[str, str], str]:
 
 def _folds_of_json(path: Path, corpus: Corpus) -> dict[str, list[str]]:
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))[corpus.name.upper()]
+        lists = parsed(path.read_text(encoding="utf-8"))[corpus.name.upper()]
         return {split: [str(video) for video in lists[split]] for split in SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: holds no {corpus.name.upper()} fold lists ({error!r}); fetch it again") from None

@@ -152,7 +152,8 @@ def _name(entry: Any, where: str) -> tuple[str, str]:
     if isinstance(entry, list | tuple):
         parts = [_string(part) for part in entry]
     parts = _string(entry).split("$_$") if parts is None else parts
-    if len(parts) == 1:  # "video[3]", as the SDK has it
+    parts = parts or [""]
+    if len(parts) == 1 and parts[0]:  # "video[3]", as the SDK has it
         parts = [parts[0].rpartition("[")[0] or parts[0], parts[0]]
         return parts[0], parts[1]
     if not parts[0] or len(parts) not in (2, 3):

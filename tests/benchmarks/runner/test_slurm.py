@@ -133,7 +133,7 @@ def test_wrong_settings_are_refused_with_file_and_field(tmp_path: Path, text: st
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--launcher-config .*none.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"--launcher-config .*none.yaml: no such file"):
         slurm_settings.read(tmp_path / "none.yaml")
 
 

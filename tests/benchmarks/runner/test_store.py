@@ -69,7 +69,7 @@ def test_a_record_that_is_not_a_number_is_refused_and_the_old_one_stays(tmp_path
         (lambda raw: raw.replace(b'"seed"', b'"grain"'), "'key'"),
         (lambda raw: raw.replace(b'"mae": 0.30000000000000004', b'"mae": "low"'), "'metrics.test.mae'"),
         (lambda raw: raw.replace(b'"time_s"', b'"time"'), "'time"),
-        (lambda raw: json.dumps({**json.loads(raw), "metrics": 3}).encode(), "not a run record"),
+        (lambda raw: json.dumps({**json.loads(raw), "metrics": 3}).encode(), "field 'metrics'"),
     ],
 )
 def test_a_damaged_record_is_refused_by_name_field_and_remedy(tmp_path: Path, damage, word: str) -> None:  # type: ignore[no-untyped-def]

@@ -236,7 +236,7 @@ class Sweep:
         self.wait([last])
         if last.returncode != 0:
             self.wrong(f"the last run ends with {last.returncode}")
-        found, wanted = results(self.out, self.seeds), results(reference.out, reference.seeds)
+        found, wanted = results(self.out), results(reference.out)
         different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         for name in different:
             self.wrong(f"{name} is not that of an undisturbed sweep")
@@ -299,9 +299,9 @@ def settled(record: dict[str, Any]) -> bool:
     return bool(record["what"]["config"].get("training", {}).get("epochs") != 1)
 
 
-def results(out: Path, seeds: Sequence[str]) -> dict[str, bytes]:
+def results(out: Path, settings: Sequence[str] = SETTINGS) -> dict[str, bytes]:
     """Everything that must not depend on how a sweep went: predictions, curves, tables without costs."""
-    assert cli.main(["report", "--only", "tables", "--quiet", *SETTINGS, "--out", str(out)]) == 0
+    assert cli.main(["report", "--only", "tables", "--quiet", *settings, "--out", str(out)]) == 0
     files = (
         "runs/*/*/*/seed-*/predictions.npz",
         "runs/*/*/*/seed-*/curves.jsonl",
@@ -352,12 +352,12 @@ class Chaos:
     def disturb(self, sweep: Sweep, reports: bool) -> None:
         """Start runners, sometimes a report, and kill."""
         runners = self.dice.choice((1, 1, 1, 2, 2, 3))
-        sweep.arm([self._moment() for _ in range(6)])
+        sweep.arm([self._moment() for _ in range(9)])
         started = [sweep.run(self.dice.choice((1, 2))) for _ in range(runners)]
         if reports and done(sweep.out) and self.dice.random() < 0.5:
             started.append(sweep.report())
-        times = [self.dice.uniform(0.5, 9) for _ in range(self.dice.choice((1, 2, 3)))]
-        whom = ("runner", "worker", "worker", "server", "all")
+        times = [self.dice.uniform(1, 12) for _ in range(self.dice.choice((1, 1, 2)))]
+        whom = ("runner", "worker", "worker", "worker", "server", "all")
         sweep.wait(started, [(at, self.dice.choice(SIGNALS), self.dice.choice(whom)) for at in times])
 
     def _moment(self) -> tuple[Moment, str, str]:

@@ -336,7 +336,7 @@ def _status(args: argparse.Namespace, console: Console) -> int:
     planned = plan.plan(keys, place)
     counts = plan.counts(planned)
     console.data({**counts, "runs": [planning.row(run) for run in planned]})
-    rows = [(run.key, run.state, run.error) for run in planned if run.state != "done"]
+    rows = [(run.key, run.state, planning.why(run, place.out)) for run in planned if run.state != "done"]
     if rows:
         console.table("not done", ("run", "state", "why"), rows)
     console.say(", ".join(f"{count} {state}" for state, count in counts.items()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.console import Console, duration, size
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.runner import costs, measured, plan
+from benchmarks.runner import costs, measured, plan, store
+from benchmarks.runner.logs import NAME as LOG
 from benchmarks.runner.measured import Crew, Table
 from benchmarks.runner.plan import Place, Planned
 
@@ -59,6 +61,15 @@ def run(keys: Sequence[RunKey], notes: Sequence[str], place: Place, how: How, co
 def row(run: Planned) -> dict[str, Any]:
     """A planned run as plain JSON."""
     return {**asdict(run), "folder": run.key.folder}
+
+
+def why(run: Planned, out: Path) -> str:
+    """Why a run is not done, in one line; of a failed one also where to read more and what tries it again."""
+    said = " ".join(run.error.split())
+    if run.state != "failed":
+        return said
+    log = store.folder_of(out, run.key) / LOG
+    return f"{said}; {f'read {log}, ' if log.is_file() else ''}then try again with `clcr run --retry-failed`"
 
 
 def _summary(known: Sequence[float], to_do: int, wall: float | None, how: How) -> str:

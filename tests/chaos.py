@@ -197,8 +197,10 @@ class Sweep:
         servers = children(process.pid)
         workers = [worker for server in servers for worker in children(server)]
         targets = {"runner": [process.pid], "server": servers[:1], "worker": workers}[whom] if whom != "all" else []
-        if whom == "worker" and targets:
-            targets = [self.dice.choice(targets)]
+        if whom == "worker":
+            if not workers:
+                return
+            targets = [self.dice.choice(workers)]
         sent = [hit(pid, getattr(signal, name)) for pid in targets or ([process.pid, *servers, *workers])]
         if any(sent):
             self.counts.kills[name, whom if targets else "all", "at a random time"] += 1
@@ -236,7 +238,7 @@ class Sweep:
         self.wait([last])
         if last.returncode != 0:
             self.wrong(f"the last run ends with {last.returncode}")
-        found, wanted = results(self.out, self.seeds), results(reference.out, reference.seeds)
+        found, wanted = results(self.out), results(reference.out)
         different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         for name in different:
             self.wrong(f"{name} is not that of an undisturbed sweep")
@@ -299,9 +301,9 @@ def settled(record: dict[str, Any]) -> bool:
     return bool(record["what"]["config"].get("training", {}).get("epochs") != 1)
 
 
-def results(out: Path, seeds: Sequence[str]) -> dict[str, bytes]:
+def results(out: Path, settings: Sequence[str] = SETTINGS) -> dict[str, bytes]:
     """Everything that must not depend on how a sweep went: predictions, curves, tables without costs."""
-    assert cli.main(["report", "--only", "tables", "--quiet", *SETTINGS, "--out", str(out)]) == 0
+    assert cli.main(["report", "--only", "tables", "--quiet", *settings, "--out", str(out)]) == 0
     files = (
         "runs/*/*/*/seed-*/predictions.npz",
         "runs/*/*/*/seed-*/curves.jsonl",
@@ -332,7 +334,7 @@ class Chaos:
             shutil.copytree(self.stale.out / "runs", sweep.out / "runs", ignore=shutil.ignore_patterns("linear"))
         return sweep
 
-    def go(self, kills: int, each: int = 14) -> None:
+    def go(self, kills: int, each: int = 24) -> None:
         """Kill so often, at most some more, about ``each`` times a sweep."""
         while self.counts.total < kills:
             before, began = self.counts.total, time.monotonic()
@@ -352,19 +354,19 @@ class Chaos:
     def disturb(self, sweep: Sweep, reports: bool) -> None:
         """Start runners, sometimes a report, and kill."""
         runners = self.dice.choice((1, 1, 1, 2, 2, 3))
-        sweep.arm([self._moment() for _ in range(6)])
+        sweep.arm([self._moment() for _ in range(9)])
         started = [sweep.run(self.dice.choice((1, 2))) for _ in range(runners)]
         if reports and done(sweep.out) and self.dice.random() < 0.5:
             started.append(sweep.report())
-        times = [self.dice.uniform(0.5, 9) for _ in range(self.dice.choice((1, 2, 3)))]
-        whom = ("runner", "worker", "worker", "server", "all")
-        sweep.wait(started, [(at, self.dice.choice(SIGNALS), self.dice.choice(whom)) for at in times])
+        last = self.dice.choice(("runner", "all", "server"))
+        kills = [(self.dice.uniform(3, 14), self.dice.choice(SIGNALS), "worker") for _ in range(4)]
+        sweep.wait(started, [*kills, (self.dice.uniform(1, 18), self.dice.choice(SIGNALS), last)])
 
     def _moment(self) -> tuple[Moment, str, str]:
         """One of the moments that were there least often, with whom to kill."""
         seen = self.counts.moments()
         moment = self.dice.choices(MOMENTS, [1 / (1 + seen[m.name]) ** 2 for m in MOMENTS])[0]
-        whom = self.dice.choice((*["self"] * 6, "parent", "grandparent", "all"))
+        whom = self.dice.choice((*["self"] * 8, "parent", "grandparent", "all"))
         name = self.dice.choice(("SIGKILL", "SIGKILL", "SIGKILL", *SIGNALS))
         return moment, name, whom if moment.role == "worker" else "self"
 
@@ -415,7 +417,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     began, before = time.monotonic(), os.getloadavg()
     with cache_in(folder):
-        chaos = Chaos(folder, args.seed, tell=lambda line: print(line, flush=True))
+        chaos = Chaos(folder, args.seed, "0-4", tell=lambda line: print(line, flush=True))
         chaos.go(args.kills)
     found = told(chaos.counts, args.seed, time.monotonic() - began, before)
     text = json.dumps(found, indent=1) + "\n"

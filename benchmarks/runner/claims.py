@@ -267,11 +267,14 @@ def _alive(path: Path) -> bool:
     except OSError:
         return False
     claim = _read(path)
-    if claim is None:  # being written this moment, or its writer was killed in between
-        return now(path.parent) - changed < WRITING_S
-    if claim.machine != mine().machine:
-        return now(path.parent) - changed < EXPIRED_S
-    return started(claim.pid) == claim.started
+    if claim is not None and claim.machine == mine().machine:
+        return started(claim.pid) == claim.started
+    age = now(path.parent) - changed
+    if age < -HEARTBEAT_S:  # the clock was set back: it starts anew, lest a dead one count until the clock is there
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    # None: being written this moment, or its writer was killed in between
+    return age < (WRITING_S if claim is None else EXPIRED_S)
 
 
 def now(folder: Path) -> float:

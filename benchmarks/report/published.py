@@ -5,6 +5,7 @@ Synthetic twins, open protocols and small profiles are never compared with a pub
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import groupby
@@ -24,6 +25,7 @@ from benchmarks.report.statistics import VERDICT_SEEDS, Equivalence, tost, tost_
 
 SCHEMA = 1
 SELECTIONS = ("test", "validation", "unknown")
+TEXTS = ("benchmark", "method", "metric", "source", "variant", "note")
 TOP = ("schema", "margins", "profiles", "labels", "sources", "numbers")
 GAP = "Ours − published [90 % interval]"
 COLUMNS = ("Method", "Variant", "Metric", "Published", "Ours", GAP, "Margin", "Verdict", "Source")
@@ -142,9 +144,12 @@ def _source(entry: Any, where: str) -> Source:
 def _number(entry: Any, where: str) -> Number:
     needed = [f.name for f in fields(Number) if f.default is MISSING]
     _keys(entry, [f.name for f in fields(Number)], needed, where)
+    for name in TEXTS:
+        if not isinstance(entry.get(name, ""), str):
+            raise InputError(f"{where}.{name}: {entry[name]!r}; expected a name")
     if entry["benchmark"] not in BENCHMARKS:
         raise unknown("benchmark", str(entry["benchmark"]), BENCHMARKS, f"{where}.benchmark")
-    if not isinstance(entry["protocols"], list):
+    if not isinstance(entry["protocols"], list) or not all(isinstance(name, str) for name in entry["protocols"]):
         raise InputError(f"{where}.protocols: {entry['protocols']!r}; expected a list of names, [] for none")
     metric = entry["metric"]
     given = [name for name in ("value", "sd", "margin") if name in entry]
@@ -154,9 +159,9 @@ def _number(entry: Any, where: str) -> Number:
 
 def _metric_value(metric: str, value: object, where: str) -> float:
     """A printed value in the unit of records."""
-    if not isinstance(metric, str) or metric not in METRICS:
+    if metric not in METRICS:
         raise unknown("metric", str(metric), METRICS, where)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{where}: {value!r} is not a number; write it as printed")
     return value / 100 if METRICS[metric].unit == "%" else float(value)
 

@@ -17,6 +17,7 @@ import fuzz_shown
 import fuzz_texts
 import numpy as np
 import pytest
+import yaml
 from fuzz_files import csd_file, put
 from fuzz_targets import TARGETS
 from synthetic_records import Sweep, write_records
@@ -252,6 +253,15 @@ def test_a_seed_of_thousands_of_digits_is_refused() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- yaml
+
+
+@pytest.mark.parametrize("field", ["benchmark", "method", "metric", "source", "variant", "note", "protocols", "value"])
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, 10**400, float("nan"), None])
+def test_a_published_number_of_other_kinds_is_refused(field: str, value: object, tmp_path: Path) -> None:
+    raw = plain_yaml.parse(fuzz_texts.PUBLISHED.decode())
+    raw["numbers"][0][field] = value if field != "protocols" else [value]
+    path = put(tmp_path / "published.yaml", yaml.safe_dump(raw))
+    assert f"numbers[0].{field}" in refused(lambda: numbers.load(path))
 
 
 @pytest.mark.parametrize(

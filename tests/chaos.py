@@ -353,7 +353,7 @@ class Chaos:
                 shutil.rmtree(sweep.folder)
 
     def disturb(self, sweep: Sweep, stale: bool) -> None:
-        """Start runners, sometimes a report, and kill. Where stale results lie no report is made: it would keep them."""
+        """Start runners, sometimes a report, and kill. No report where stale results lie: it would keep them."""
         runners = self.dice.choice((1, 1, 1, 2, 2, 3))
         reports = not stale and bool(done(sweep.out)) and self.dice.random() < 0.6
         roles = ["worker"] * 9 + ["run"] * (self.dice.random() < 0.3) + ["report"] * reports

@@ -325,6 +325,7 @@ class Chaos:
         self.stale.wait([self.stale.run(2, OTHER)])
         self.calm = self.sweep("calm")
         self.calm.wait([self.calm.run(2)])
+        self._runs = len(done(self.calm.out))
         self.counts.__init__()  # type: ignore[misc]
 
     def sweep(self, name: str, begins_stale: bool = False) -> Sweep:
@@ -342,8 +343,8 @@ class Chaos:
             stale = self.dice.random() < 0.4
             sweep = self.sweep(f"sweep-{number:03d}", stale)
             for _ in range(8):
-                if self.counts.total - before < min(each, kills - before):
-                    self.disturb(sweep, reports=not stale)
+                if self.counts.total - before < min(each, kills - before) and len(done(sweep.out)) < self._runs:
+                    self.disturb(sweep, stale)
             sweep.finish(self.calm)
             wrong = len(self.counts.wrong)
             took = time.monotonic() - began
@@ -351,22 +352,24 @@ class Chaos:
             if not any(line.startswith(sweep.folder.name) for line in self.counts.wrong):
                 shutil.rmtree(sweep.folder)
 
-    def disturb(self, sweep: Sweep, reports: bool) -> None:
-        """Start runners, sometimes a report, and kill."""
+    def disturb(self, sweep: Sweep, stale: bool) -> None:
+        """Start runners, sometimes a report, and kill. No report where stale results lie: it would keep them."""
         runners = self.dice.choice((1, 1, 1, 2, 2, 3))
-        sweep.arm([self._moment() for _ in range(9)])
+        reports = not stale and bool(done(sweep.out)) and self.dice.random() < 0.6
+        roles = ["worker"] * 9 + ["run"] * (self.dice.random() < 0.3) + ["report"] * reports
+        sweep.arm([self._moment(role, stale) for role in roles])
         started = [sweep.run(self.dice.choice((1, 2))) for _ in range(runners)]
-        if reports and done(sweep.out) and self.dice.random() < 0.5:
-            started.append(sweep.report())
+        started += [sweep.report() for _ in range(reports)]
         last = self.dice.choice(("runner", "all", "server"))
         kills = [(self.dice.uniform(3, 14), self.dice.choice(SIGNALS), "worker") for _ in range(4)]
-        sweep.wait(started, [*kills, (self.dice.uniform(1, 18), self.dice.choice(SIGNALS), last)])
+        sweep.wait(started, [*kills, (self.dice.uniform(1, 25), self.dice.choice(SIGNALS), last)])
 
-    def _moment(self) -> tuple[Moment, str, str]:
-        """One of the moments that were there least often, with whom to kill."""
+    def _moment(self, role: str, stale: bool) -> tuple[Moment, str, str]:
+        """One of the moments of a role, rather those that were there least often, with whom to kill."""
         seen = self.counts.moments()
-        moment = self.dice.choices(MOMENTS, [1 / (1 + seen[m.name]) ** 2 for m in MOMENTS])[0]
-        whom = self.dice.choice((*["self"] * 8, "parent", "grandparent", "all"))
+        known = [m for m in MOMENTS if m.role == role and (stale or "between the renames" not in m.name)]
+        moment = self.dice.choices(known, [1 / (1 + seen[m.name]) for m in known])[0]
+        whom = self.dice.choice((*["self"] * 10, "parent", "grandparent", "all"))
         name = self.dice.choice(("SIGKILL", "SIGKILL", "SIGKILL", *SIGNALS))
         return moment, name, whom if moment.role == "worker" else "self"
 

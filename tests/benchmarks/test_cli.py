@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +170,58 @@ def test_running_again_executes_nothing(
     assert record.stat().st_mtime_ns == before
     code, out, err = call(capsys, "run", *LINEAR, "--out", str(place / "out"), "--quiet")
     assert (code, out, err) == (0, "", "")
+
+
+def test_what_is_damaged_is_put_aside_told_and_run_again(
+    swept: Mapping[str, Any], place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    folders = [store.folder_of(out, replace(KEY, seed=seed)) for seed in (0, 1)]
+    whole = [(folder / store.PREDICTIONS).read_bytes() for folder in folders]
+    (folders[0] / store.RECORD).write_text('{"key": 1')
+    (folders[1] / store.PREDICTIONS).write_bytes(whole[1][:-9])
+    code, said, told = call(capsys, "run", *LINEAR, "--out", str(out), "--workers", "1")
+    assert (code, said.splitlines()[-1]) == (0, "2 executed, 0 done before, 0 not done")
+    for folder, name in zip(folders, (store.RECORD, store.PREDICTIONS), strict=True):
+        (line,) = [line for line in told.splitlines() if f"{folder / name}: truncated" in line]
+        assert line.endswith(f"(put aside as .{folder.name}.corrupt; its run starts anew)")
+        assert (folder.with_name(f".{folder.name}.corrupt") / name).exists()
+    assert [(folder / store.PREDICTIONS).read_bytes() for folder in folders] == whole
+
+
+def test_a_checkpoint_that_is_damaged_is_put_aside_told_and_the_one_before_is_gone_on_from(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    flags = ["--method", "late_fusion", "--set", "training.epochs=30", "--checkpoint-epochs", "1", "--workers", "1"]
+    line = [*SWEEP[:4], "--seeds", "0", *flags, "--out", str(tmp_path)]
+    runner = subprocess.Popen([sys.executable, "-m", "benchmarks.cli", "run", *line], cwd=Path(__file__).parents[2])
+    while not (found := list(tmp_path.rglob("checkpoint.previous.pt"))):
+        assert runner.poll() is None
+        time.sleep(0.01)
+    runner.terminate()
+    assert runner.wait(60) == cli.INTERRUPTED
+    newest = next(tmp_path.rglob("checkpoint.pt"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert newest.parent == found[0].parent
+    assert call(capsys, "run", *line)[0] == 0
+    log = next(tmp_path.rglob("seed-000/log.txt")).read_text()
+    assert "checkpoint.pt is not used: changed or cut short since it was written; put aside" in log
+    assert "resumed at epoch" in log
+    assert not list(tmp_path.rglob("*checkpoint*"))
+
+
+def test_status_tells_of_each_failed_run_in_one_line_with_its_remedy(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    flags = [*SWEEP[:4], "--seeds", "0", "--method", "late_fusion", "--set", "training.lr=1e30"]
+    assert call(capsys, "run", *flags, "--out", str(tmp_path), "--workers", "1")[0] == cli.FAILED
+    code, said, _ = call(capsys, "status", *flags, "--out", str(tmp_path))
+    log = store.folder_of(tmp_path, replace(KEY, method="late_fusion")) / "log.txt"
+    (line,) = [line for line in said.splitlines() if "late_fusion" in line]
+    assert (code, "failed" in line, "finite" in line) == (0, True, True)
+    assert line.endswith(f"; read {log}, then try again with `clcr run --retry-failed`")
+    assert log.is_file()
 
 
 def test_status_with_and_without_a_selection(

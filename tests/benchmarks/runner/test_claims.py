@@ -187,3 +187,61 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(tmp_path: Path) -> None:
         for racer in racers:
             racer.communicate()
         assert sorted(answers) == [b"False"] * 4 + [b"True"]
+
+
+def test_what_was_half_done_does_not_go_along(folder: Path) -> None:
+    write(folder, DEAD)
+    for name in ("checkpoint.pt", "checkpoint.previous.pt", "log.txt", "predictions.npz", ".record.json.7.tmp"):
+        leave(folder, DEAD, name)
+    assert claims.acquire(folder)
+    kept = sorted(path.name for path in claims.attempt(folder).iterdir())
+    assert kept == ["checkpoint.previous.pt", "checkpoint.pt", "log.txt"]
+
+
+def test_an_attempt_with_a_checkpoint_is_gone_on_from_before_a_newer_one_without(folder: Path) -> None:
+    leave(folder, DEAD, "checkpoint.pt")
+    os.utime(claims.attempt(folder, DEAD), (1, 1))
+    leave(folder, replace(DEAD, token="1" * 16), "log.txt")
+    assert claims.acquire(folder)
+    assert [path.name for path in claims.attempt(folder).iterdir()] == ["checkpoint.pt"]
+
+
+def test_what_is_left_of_a_takeover_or_a_release_that_was_cut_short_goes(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").touch()
+    write(folder, DEAD)
+    claims.claim_of(folder).rename(folder.with_name(f".seed-000.claim.{'2' * 16}"))
+    claims.tidy(folder)
+    assert names(folder) == ["seed-000"]
+    assert not list(folder.iterdir())
+
+
+def test_a_rival_who_is_faster_than_a_release_keeps_his_claim(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rival = replace(AWAY, token="3" * 16)
+    write(folder, rival)
+    leave(folder, rival, "log.txt")
+    monkeypatch.setattr(claims, "owner", lambda _: DEAD)  # as it was a moment ago
+    claims.release(folder, DEAD.pid)
+    assert names(folder) == [f".seed-000.{rival.token}", ".seed-000.claim"]
+    assert json.loads(claims.claim_of(folder).read_text()) == asdict(rival)
+
+
+@pytest.mark.parametrize("text", [json.dumps(asdict(AWAY)), ""])
+def test_a_clock_that_is_set_back_makes_no_claim_immortal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    write(folder, AWAY, -86400.0)
+    claims.claim_of(folder).write_text(text)
+    os.utime(claims.claim_of(folder), (time.time() + 86400.0,) * 2)
+    assert not claims.acquire(folder)  # it may live: its next sign of life tells
+    later = time.time() + claims.EXPIRED_S + 1
+    monkeypatch.setattr(claims, "now", lambda _: later)
+    assert claims.acquire(folder)
+
+
+def test_a_clock_that_jumps_ahead_takes_nothing_from_a_process_that_lives_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, replace(DEAD, pid=os.getppid(), started=claims.started(os.getppid()) or ""), 86400.0)
+    monkeypatch.setattr(claims, "now", lambda _: time.time() + 10 * 86400.0)
+    assert not claims.acquire(folder)

@@ -257,6 +257,35 @@ def test_who_is_asked_to_stop_keeps_what_the_next_runner_goes_on_from(place: Pla
     assert not list(place.out.rglob(".seed-*"))
 
 
+def test_a_worker_that_somebody_else_asks_to_stop_is_replaced(place: Place) -> None:
+    asked: list[int] = []
+
+    def interfere(event: Event) -> None:
+        started = event.kind == "tick" and fake_engine.executed(place.cache)
+        if started and not asked and (owner := claims.owner(store.folder_of(place.out, keys("stoppable")[0]))):
+            asked.append(owner.pid)
+            os.kill(owner.pid, signal.SIGTERM)
+
+    found = go(keys("stoppable", "quick"), place, 1, interfere)
+    assert asked
+    assert {name: result.state for name, result in found.items()} == {"stoppable-0": "done", "quick-0": "done"}
+
+
+def test_workers_that_die_without_a_word_do_not_cost_a_finished_run(place: Place) -> None:
+    (key,) = keys("quick")
+    go([key], place)
+    path = store.folder_of(place.out, key) / store.RECORD
+    before = path.read_bytes()
+    with launch._Pool([(key,)], place, Crew(1, engine="fake_engine"), lambda event: None) as pool:
+        pool._fail(key, "the worker was killed by SIGKILL", ())
+        pool._fail(
+            key, "the worker was killed by SIGKILL", [fake_engine.describe(key, plan.options(place, "fake_engine"))]
+        )
+    assert path.read_bytes() == before
+    assert [result.state for result in pool._results.values()] == ["kept"]
+    assert not list(place.out.rglob(".seed-*"))
+
+
 def test_ctrl_c_ends_the_workers_and_gives_their_claims_back(place: Place) -> None:
     process = runner(place.out, 1, "quick,endless", 1)
     until(lambda: len(fake_engine.executed(place.cache)) == 2, "the endless run starts")

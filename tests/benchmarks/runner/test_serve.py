@@ -69,6 +69,52 @@ def test_who_was_taken_for_dead_publishes_nothing(options: fake_engine.Options, 
     assert claims.owner(folders[1 - taken]) is None
 
 
+def test_who_loses_his_attempt_in_the_moment_of_publication_is_busy(
+    options: fake_engine.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store.folder_of(options.out, KEYS[0])
+    write = store.write_record
+
+    def too_late(attempt: Path, record: RunRecord) -> None:
+        take_over(folder)
+        write(attempt, record)
+
+    monkeypatch.setattr(store, "write_record", too_late)
+    assert states(serve(Job(KEYS[:1]), fake_engine, options, nothing)) == ["busy"]
+    assert not folder.exists()
+    assert claims.owner(folder) == AWAY
+
+
+def test_who_is_killed_between_record_and_publication_goes_on_from_the_checkpoint(
+    options: fake_engine.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = replace(KEYS[0], method="stoppable")
+    assert states(serve(Job((key,)), fake_engine, options, nothing, lambda: True)) == ["stopped"]
+    seen: list[list[str]] = []
+    publish = store.publish
+
+    def note(attempt: Path, folder: Path) -> bool:
+        seen.append(sorted(path.name for path in attempt.iterdir()))
+        return publish(attempt, folder)
+
+    monkeypatch.setattr(store, "publish", note)
+    assert states(serve(Job((key,)), fake_engine, options, nothing)) == ["done"]
+    assert seen == [["checkpoint.pt", store.PREDICTIONS, store.RECORD]]
+    assert sorted(path.name for path in store.folder_of(options.out, key).iterdir()) == [
+        store.PREDICTIONS,
+        store.RECORD,
+    ]
+
+
+@pytest.mark.parametrize("jump_s", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_costs_no_more_than_an_execution(options: fake_engine.Options, jump_s: float) -> None:
+    key = replace(KEYS[0], method="raises")
+    asked_at = claims.now(options.out) + jump_s
+    assert states(serve(Job((key,), asked_at), fake_engine, options, nothing)) == ["failed"]
+    assert states(serve(Job((key,), asked_at), fake_engine, options, nothing)) == ["failed"]
+    assert len(fake_engine.executed(options.cache)) == (2 if jump_s > 0 else 1)
+
+
 def test_of_two_that_finish_the_same_run_the_first_counts(options: fake_engine.Options) -> None:
     folder = store.folder_of(options.out, KEYS[0])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from dataclasses import replace
@@ -46,6 +47,20 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert store.read_record(store.folder_of(tmp_path, KEY)) == record
     assert store.read_record(tmp_path / "nothing") is None
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    path, other = tmp_path / "records.jsonl", tmp_path / ".others.jsonl.1.tmp"
+    dead, alive = tmp_path / ".records.jsonl.1.tmp", tmp_path / ".records.jsonl.2.tmp"
+    for each in (dead, other):
+        each.write_bytes(b"half")
+    with alive.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        archive.write_bytes(path, b"whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, other, alive])
+    archive.write_bytes(path, b"again")
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
+    assert path.read_bytes() == b"again"
 
 
 def test_a_record_that_is_not_a_number_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:

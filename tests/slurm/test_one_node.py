@@ -4,6 +4,7 @@ those of an undisturbed sweep on one machine, and no run was executed to its end
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -22,10 +23,10 @@ from benchmarks import cli
 from benchmarks.runner import claims, store
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = ["--set", "training.epochs=30", "--set", "training.patience=0"]
-SELECTION = ["--benchmark", "cmu_mosi", "--data", "twin", "--method", "misa,late_fusion", "--seeds", "0-5"]
-SWEEP = [*SELECTION, "--seeds-together", "1", "--checkpoint-epochs", "5", *EPOCHS]
-RUNS = 12
+SELECTION = ["--benchmark", "cmu_mosi", "--data", "twin", "--method", "misa,late_fusion", "--seeds-together", "1"]
+SEEDS, RUNS = 6, 12
+WORK_S = 220.0  # that all runs take in all: more than is done until the last thing happens to them
+PROBE = 5  # epochs
 SETTINGS = """\
 partition: low
 time: 0:10:00
@@ -57,9 +58,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def start(out: Path, *options: str, slurm: Cluster | None = None) -> subprocess.Popen[str]:
+def epochs(number: int) -> list[str]:
+    return ["--set", f"training.epochs={number}", "--set", "training.patience=0"]
+
+
+def start(out: Path, sweep: list[str], *options: str, slurm: Cluster | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, **({"SLURM_CONF": slurm.environment["SLURM_CONF"]} if slurm else {})}
-    command = [sys.executable, "-m", "benchmarks.cli", "run", *SWEEP, "--out", str(out), *options, "--json"]
+    command = [sys.executable, "-m", "benchmarks.cli", "run", *sweep, "--out", str(out), *options, "--json"]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -70,6 +75,13 @@ def finished(process: subprocess.Popen[str], seconds: float = 600) -> dict[str, 
     assert process.returncode == 0, err
     counts: dict[str, int] = json.loads(out)
     return counts
+
+
+def enough(out: Path) -> int:
+    """The epochs that make the sweep as long as it has to be, on this machine as busy as it is."""
+    assert finished(start(out, [*SELECTION, "--seeds", "0", *epochs(PROBE)], "--workers", "2"))["done"] == RUNS / SEEDS
+    each = sum(record.time_s for _, record in store.records(out)) / PROBE
+    return max(30, math.ceil(WORK_S / (SEEDS * each)))
 
 
 def working(out: Path) -> list[Path]:
@@ -95,9 +107,9 @@ def process_of(index: str) -> int:
     raise AssertionError(f"element {index} does not run")
 
 
-def results(out: Path) -> dict[str, bytes]:
+def results(out: Path, options: list[str]) -> dict[str, bytes]:
     """Everything that must not depend on how the sweep went: predictions, curves, tables without costs."""
-    assert cli.main(["report", "--only", "tables", "--quiet", *EPOCHS, "--out", str(out)]) == 0
+    assert cli.main(["report", "--only", "tables", "--quiet", *options, "--out", str(out)]) == 0
     paths = [*out.glob("runs/*/*/*/*/predictions.npz"), *out.glob("runs/*/*/*/*/curves.jsonl"), *out.glob("tables/*")]
     return {str(p.relative_to(out)): p.read_bytes() for p in paths if not p.name.startswith("cost.")}
 
@@ -110,25 +122,27 @@ def test_an_array_that_loses_a_node_and_tasks_ends_like_an_undisturbed_sweep(clu
     calm, out, settings = tmp_path / "calm", tmp_path / "out", tmp_path / "slurm.yaml"
     settings.write_text(SETTINGS)
     slurm = ["--launcher", "slurm", "--launcher-config", str(settings)]
-    assert finished(start(calm, "--workers", "2"))["done"] == RUNS
+    number = epochs(enough(tmp_path / "probe"))
+    sweep = [*SELECTION, "--seeds", f"0-{SEEDS - 1}", "--checkpoint-epochs", "5", *number]
+    assert finished(start(calm, sweep, "--workers", "2"))["done"] == RUNS
 
-    first = start(out, *slurm, slurm=cluster)
+    first = start(out, sweep, *slurm, slurm=cluster)
     wait_for(lambda: len(elements(cluster)) == 3 and len(working(out)) == 3, 60, "three elements at work")
     first.send_signal(signal.SIGINT)
     _, told = first.communicate(timeout=60)
     assert first.returncode == cli.INTERRUPTED
     assert "scancel --name=clcr-" in told
-    second = start(out, *slurm, slurm=cluster)
+    second = start(out, sweep, *slurm, slurm=cluster)
 
     lost = next(name for name in elements(cluster) if name.startswith("two/"))
     killed, late = (name for name in elements(cluster) if name.startswith("one/"))
-    number = elements(cluster)[late]["JobId"]
-    cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")  # minutes; SLURM looks every half minute
+    job = elements(cluster)[late]["JobId"]
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")  # minutes; SLURM looks every half minute
     cluster.kill_node("two")
     os.kill(process_of(killed.partition("/")[2]), signal.SIGKILL)
     wait_for(lambda: killed not in elements(cluster), 60, "SLURM to see that a task was killed")
     wait_for(lambda: "Requeued job" in logs(out), 120, "the signal before the end of the time")
-    cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=10")
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     wait_for(lambda: late in elements(cluster) and working(out), 60, "the element that was requeued")
     cluster.run("sbatch", "--partition=high", "--nodelist=one", "--cpus-per-task=2", "--wrap=:", "--output=/dev/null")
     wait_for(lambda: late not in elements(cluster), 60, "the preemption")
@@ -148,5 +162,5 @@ def test_an_array_that_loses_a_node_and_tasks_ends_like_an_undisturbed_sweep(clu
     assert len(executed) == RUNS
     assert set(executed.values()) == {1}
     assert any("resumed" in record.provenance for _, record in store.records(out))
-    assert results(out) == results(calm)
+    assert results(out, number) == results(calm, number)
     assert not list(out.glob("runs/*/*/*/.seed-*")), "claims or attempts are left"

@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from benchmarks.record import parsed
+
 HEARTBEAT_S = 30.0
 EXPIRED_S = 600.0
 WRITING_S = 10.0
@@ -255,9 +257,11 @@ def beating(folders: Sequence[Path]) -> Iterator[threading.Event]:
 
 def _read(path: Path) -> Claim | None:
     try:
-        return Claim(**json.loads(path.read_text()))
+        found = Claim(**parsed(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+    texts = (found.token, found.host, found.machine, found.started)
+    return found if type(found.pid) is int and all(type(text) is str for text in texts) else None
 
 
 def _alive(path: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import archive, curves
 from benchmarks.curves import Identity, identity
 from benchmarks.errors import InputError
-from benchmarks.record import RunKey, RunRecord, canonical
+from benchmarks.record import RunKey, RunRecord, canonical, parsed
 from benchmarks.runner import claims
 
 RECORD = "record.json"
@@ -84,7 +84,7 @@ def read_run(folder: Path, place: Path | None = None) -> RunRecord | None:
 
 def _parse(text: str, where: str) -> RunRecord:
     try:
-        return RunRecord.from_json(json.loads(text), where)
+        return RunRecord.from_json(parsed(text), where)
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{where}: truncated or not a run record ({error}); delete it and run again") from None
 

@@ -110,6 +110,19 @@ def test_a_claim_that_was_never_written_out_counts_for_moments_only(folder: Path
     assert claims.acquire(folder)
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, "{}", "[]", '{"token": 1}', json.dumps(asdict(DEAD) | {"pid": "../x"}), "\xff"]
+)
+def test_a_claim_that_nobody_wrote_counts_like_one_that_was_not_written_out(folder: Path, text: str) -> None:
+    folder.parent.mkdir()
+    claims.claim_of(folder).write_text(text)
+    assert claims.owner(folder) is None
+    assert claims.held(folder)
+    before = time.time() - claims.WRITING_S - 1
+    os.utime(claims.claim_of(folder), (before, before))
+    assert claims.acquire(folder)
+
+
 def test_what_the_dead_left_goes_to_who_takes_over_and_is_out_of_their_reach(folder: Path) -> None:
     write(folder, DEAD)
     theirs = leave(folder, DEAD, "checkpoint.pt", "half the way")

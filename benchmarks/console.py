@@ -23,7 +23,7 @@ from benchmarks.runner.plan import Planned
 if TYPE_CHECKING:
     from benchmarks.report.layout import Table as ReportTable
 
-ENDED = {"done": "done", "kept": "done elsewhere", "failed": "FAILED", "refused": "REFUSED", "stopped": "stopped"}
+ENDED = {"done": "done", "kept": "done elsewhere", "failed": "FAILED", "refused": "REFUSED"}
 
 
 class Console:
@@ -240,6 +240,9 @@ class Watch:
 
     def _tell(self, result: Result, now: float) -> None:
         count = f"[{self.ended.total()}/{self._total}]"
+        if result.state == "stopped":
+            self._line(f"{count} stopped {result.key}")
+            return
         line = f"{count} {ENDED[result.state]} {result.key} {duration(result.seconds)}"
         if result.error and result.state != "refused":  # what was refused is told at the end, once
             self._line(f"{line}: {result.error}")

@@ -108,7 +108,7 @@ def come(moment: dict[str, Any], arguments: tuple[Any, ...]) -> None:
         os.close(ORIGINAL["open"](f"{os.environ['CHAOS_FOLDER']}/fired/{moment['id']}", os.O_CREAT | os.O_EXCL, 0o644))
     except FileExistsError:
         return
-    if moment["torn"]:
+    if moment["torn"] and moment["signal"] == SIGKILL:  # who lives on would publish it
         os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
     whom = {"self": [os.getpid()], "parent": [os.getppid()], "grandparent": [parent_of(os.getppid())]}
     whom["all"] = [*whom["grandparent"], *whom["parent"], *whom["self"]]

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import chaos
@@ -31,9 +31,15 @@ def mount(folder: Path, flags: int = 0) -> bool:
     return bool(LIBC.mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, b"size=16m") == 0)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data and undisturbed sweeps."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+def disk(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("CLCR_CACHE", str(shared / "cache"))
     folder = tmp_path / "disk"
     folder.mkdir()
     if not sys.platform.startswith("linux") or not mount(folder):
@@ -87,18 +93,21 @@ def whole(out: Path) -> int:
     return len(found)
 
 
-def same(out: Path, calm: Path) -> None:
+def same(out: Path, flags: Sequence[str], shared: Path) -> None:
     """Finished like an undisturbed sweep, and nothing is left."""
+    calm = shared / flags[flags.index("--method") + 1]
+    if not calm.exists():
+        assert run(calm, *flags) == 0
     assert not [path for pattern in chaos.LEFT for path in out.rglob(pattern)]
     assert chaos.results(out, EPOCHS) == chaos.results(calm, EPOCHS)
     assert len(chaos.results(calm, EPOCHS)) > 5
 
 
-@pytest.mark.parametrize("pages", [0, 1, 20, 23])
+@pytest.mark.parametrize("pages", [0, 22])
 def test_a_full_disk_halts_a_sweep_and_the_same_command_goes_on(
-    disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], pages: int
+    disk: Path, shared: Path, capfd: pytest.CaptureFixture[str], pages: int
 ) -> None:
-    out, calm = disk / "out", tmp_path / "calm"
+    out = disk / "out"
     out.mkdir()
     fill(disk, pages * PAGE)
     assert run(out, *SHORT) == cli.BAD_INPUT
@@ -108,12 +117,11 @@ def test_a_full_disk_halts_a_sweep_and_the_same_command_goes_on(
     assert not list(out.rglob(".seed-*"))
     clear(disk)
     assert run(out, *SHORT) == 0
-    assert run(calm, *SHORT) == 0
-    same(out, calm)
+    same(out, SHORT, shared)
 
 
-def test_a_disk_that_fills_up_between_checkpoints_keeps_the_last_one(disk: Path, tmp_path: Path) -> None:
-    out, calm = disk / "out", tmp_path / "calm"
+def test_a_disk_that_fills_up_between_checkpoints_keeps_the_last_one(disk: Path, shared: Path) -> None:
+    out = disk / "out"
     flags = [*LONG, "--checkpoint-epochs", "1"]
     runner = started(out, *flags)
     until(lambda: list(out.rglob("checkpoint.pt")), "there is a checkpoint")
@@ -126,25 +134,21 @@ def test_a_disk_that_fills_up_between_checkpoints_keeps_the_last_one(disk: Path,
     clear(disk)
     assert run(out, *flags) == 0
     assert all(record.provenance["resumed"] for _, record in store.records(out))
-    assert run(calm, *LONG) == 0
-    same(out, calm)
+    same(out, LONG, shared)
 
 
-def test_a_checkpoint_that_does_not_fit_does_not_end_the_run(disk: Path, tmp_path: Path) -> None:
-    out, calm = disk / "out", tmp_path / "calm"
+def test_a_checkpoint_that_does_not_fit_does_not_end_the_run(disk: Path, shared: Path) -> None:
+    out = disk / "out"
     out.mkdir()
     fill(disk, 100 * PAGE)
     assert run(out, *LONG, "--checkpoint-epochs", "4") == 0
     assert whole(out) == 2
     assert "no checkpoint could be written" in next(out.rglob("seed-000/log.txt")).read_text()
     clear(disk)
-    assert run(calm, *LONG) == 0
-    same(out, calm)
+    same(out, LONG, shared)
 
 
-def test_a_report_on_a_full_disk_leaves_the_old_tables(
-    disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_on_a_full_disk_leaves_the_old_tables(disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = disk / "out"
     report = ["report", "--only", "tables", "--quiet", "--out", str(out)]
 
@@ -163,16 +167,16 @@ def test_a_report_on_a_full_disk_leaves_the_old_tables(
         clear(disk)
         if pages < 12:
             assert files() == before
-        assert {path: text for path, text in files().items() if "/tables/" in path and "main" in path}
+        assert all((out / "tables" / f"main.{kind}").stat().st_size for kind in ("md", "csv", "tex"))
         assert not list(out.rglob("*.tmp"))
     assert cli.main(report) == 0
     assert files() != before
 
 
 def test_a_disk_that_becomes_read_only_halts_and_the_same_command_goes_on(
-    disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    disk: Path, shared: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out, calm = disk / "out", tmp_path / "calm"
+    out = disk / "out"
     runner = started(out, *SHORT)
     until(lambda: list(out.glob("runs/*/*/*/seed-*")), "a run is finished")
     until(lambda: mount(disk, REMOUNT | RDONLY), "nobody is writing for a moment")
@@ -184,5 +188,4 @@ def test_a_disk_that_becomes_read_only_halts_and_the_same_command_goes_on(
     one_line(capfd.readouterr().err, "Read-only file system")
     assert mount(disk, REMOUNT)
     assert run(out, *SHORT) == 0
-    assert run(calm, *SHORT) == 0
-    same(out, calm)
+    same(out, SHORT, shared)

@@ -71,7 +71,7 @@ class _Team:
         """See ``serve``."""
         claimed: list[Path] = []
         try:
-            claimed += [folder for folder in self._folders if claims.acquire(folder)]
+            claimed.extend(filter(claims.acquire, self._folders))  # one by one: those before one that raises are known
             found = [self._ended(place) if f in claimed else _end("busy") for place, f in enumerate(self._folders)]
             if len(claimed) < len(found) or all(found):
                 return [ended or _end("busy") for ended in found]

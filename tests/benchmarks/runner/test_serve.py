@@ -152,3 +152,16 @@ def test_a_read_only_folder_halts(options: fake_engine.Options, monkeypatch: pyt
     assert found["state"] == "halted"
     assert "Permission denied" in found["error"]
     assert str(options.out) in found["error"]
+
+
+def test_claims_are_given_back_where_a_later_one_cannot_be_made(
+    options: fake_engine.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = claims.acquire
+    monkeypatch.setattr(claims, "acquire", lambda folder: acquire(folder) if "000" in folder.name else fail(folder))
+
+    def fail(folder: Path) -> bool:
+        raise OSError(28, "No space left on device", str(folder))
+
+    assert states(serve(Job(KEYS), fake_engine, options, nothing)) == ["halted", "halted"]
+    assert not list(options.out.rglob(".seed-*"))

@@ -157,8 +157,7 @@ class Sweep:
     def start(self, *command: str, settings: Sequence[str] = SETTINGS) -> subprocess.Popen[bytes]:
         """``clcr`` on this sweep."""
         self.counts.starts += 1
-        words = [*METHODS, *self.seeds, *settings, "--out", str(self.out)]
-        line = [sys.executable, "-m", "benchmarks.cli", *command, *words]
+        line = [sys.executable, "-m", "benchmarks.cli", *command, *settings, "--out", str(self.out)]
         errors = (self.folder / f"stderr-{self.counts.starts}").open("wb")
         with errors:
             return subprocess.Popen(
@@ -168,7 +167,7 @@ class Sweep:
     def run(self, workers: int = 1, settings: Sequence[str] = SETTINGS) -> subprocess.Popen[bytes]:
         """A runner."""
         flags = ["--seeds-together", "2", "--checkpoint-epochs", "1", "--retry-failed", "--quiet"]
-        return self.start("run", *flags, "--workers", str(workers), settings=settings)
+        return self.start("run", *METHODS, *self.seeds, *flags, "--workers", str(workers), settings=settings)
 
     def report(self) -> subprocess.Popen[bytes]:
         """Somebody who merges and makes tables, whatever is there."""

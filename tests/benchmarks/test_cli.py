@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import BENCHMARKS, cli, console
+from benchmarks import BENCHMARKS, cli, console, sweeping
 from benchmarks.record import RunKey
 from benchmarks.runner import launch, store
 from benchmarks.runner.launch import Event, Result
@@ -215,7 +215,7 @@ def test_status_tells_of_each_failed_run_in_one_line_with_its_remedy(
     place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     flags = [*SWEEP[:4], "--seeds", "0", "--method", "late_fusion", "--set", "training.lr=1e30"]
-    assert call(capsys, "run", *flags, "--out", str(tmp_path), "--workers", "1")[0] == cli.FAILED
+    assert call(capsys, "run", *flags, "--out", str(tmp_path), "--workers", "1")[0] == sweeping.FAILED
     code, said, _ = call(capsys, "status", *flags, "--out", str(tmp_path))
     log = store.folder_of(tmp_path, replace(KEY, method="late_fusion")) / "log.txt"
     (line,) = [line for line in said.splitlines() if "late_fusion" in line]

@@ -282,7 +282,7 @@ def test_workers_that_die_without_a_word_do_not_cost_a_finished_run(place: Place
             key, "the worker was killed by SIGKILL", [fake_engine.describe(key, plan.options(place, "fake_engine"))]
         )
     assert path.read_bytes() == before
-    assert [result.state for result in pool._results.values()] == ["kept"]
+    assert [result.state for result in pool.results.values()] == ["kept"]
     assert not list(place.out.rglob(".seed-*"))
 
 

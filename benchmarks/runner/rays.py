@@ -70,7 +70,7 @@ def _ray() -> Any:
 
 @contextlib.contextmanager
 def _attached(ray: Any, chosen: Settings, where: str) -> Iterator[Any]:
-    """Connected to the cluster, by the caller or here. Ray takes signals, which are given back, and stdout (see _Quiet)."""
+    """Connected to the cluster, by the caller or here. Ray takes signals, given back, and stdout (see _Quiet)."""
     with _quiet():
         if ray.is_initialized():
             yield ray

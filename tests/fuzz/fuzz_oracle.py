@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -25,7 +24,7 @@ from benchmarks.errors import InputError, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU_LIMIT_S = 5.0
-MEMORY_LIMIT = 256 << 20  # bytes that one input, itself of a few kilobytes, may add to the largest size so far
+MEMORY_LIMIT = 256 << 20  # bytes that one input, itself of a few kilobytes, may add to the size of the process
 LONGEST_LINE = 4096
 EXECUTING = frozenset(
     (
@@ -192,7 +191,7 @@ def attempt(target: Target, data: bytes, guard: Guard) -> tuple[bool, Fault | No
     """Feed one input: whether it was accepted, and what was wrong with how it was taken."""
     work = guard.folder / "input"
     work.mkdir()
-    largest = _largest()
+    size = _peak_from_here()
     accepted, fault = False, None
     guard.seen.clear()
     guard.armed = True
@@ -211,8 +210,8 @@ def attempt(target: Target, data: bytes, guard: Guard) -> tuple[bool, Fault | No
         _empty(work)
     if guard.seen:
         fault = Fault(f"forbidden: {guard.seen[0]}", "; ".join(guard.seen))
-    elif fault is None and _largest() - largest > MEMORY_LIMIT:
-        fault = Fault("memory", f"{(_largest() - largest) >> 20} MiB more")
+    elif fault is None and _peak() - size > MEMORY_LIMIT:
+        fault = Fault("memory", f"{(_peak() - size) >> 20} MiB more")
     strangers = sorted(path.name for path in guard.folder.iterdir() if path.name != "tmp")
     return accepted, fault or (Fault("written outside", ", ".join(strangers)) if strangers else None)
 
@@ -232,8 +231,16 @@ def _place(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else "?"
 
 
-def _largest() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def _peak() -> int:
+    """Bytes: the most this process has held since the peak was last brought down to its size of that moment."""
+    held = next(line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if "VmHWM" in line)
+    return int(held.split()[1]) << 10
+
+
+def _peak_from_here() -> int:
+    """Forget what was held before, which may be far above today's size; 5 is the kernel's word for that."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak()
 
 
 def _empty(work: Path) -> None:

@@ -21,7 +21,7 @@ CLCR_VARIANTS = (
     "no_orthogonality",
 )
 # Beyond the paper's table: single terms of L_Inter, and fixed budgets (percent of the tokens).
-CLCR_FURTHER = ("no_l_pr", "no_l_sp", "no_l_mix", "budget_20", "budget_40", "budget_60", "budget_80", "budget_100")
+CLCR_FURTHER = ("no_l_pr", "no_l_sp", "no_l_mix")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 POOLINGS = ("mean", "attention")
 BUDGETS = ("learned", "dense", "fixed")
+CONFLICTS = ("opposed", "apart")
 AUGMENTS = ("none", "crop_flip")
 
 
@@ -55,6 +56,15 @@ class CLCRConfig:
     misalign: modality m uses level (l + k_m) mod 3 before the exchange, the k_m distinct and drawn per run.
     term_private, term_shared_private, term_mix: the three terms of L_Inter [N], each can be left out.
     shrinkage: of the covariance towards a multiple of the identity, before summaries are whitened [C].
+
+    Other answers to what the notes leave open, each off by default [C]:
+    exchange_scale: of the initial values that carry what a modality receives back into its shared tokens.
+    budget_rate: how much further a step of the optimiser moves the scale, the threshold and the budget.
+    level_floor: share of omega that is spread evenly over the levels, so that none can be lost.
+    conflict: of two levels in L_mix: "opposed", relu(-cos), or "apart", (1 - cos) / 2.
+    detach_whitening: no gradient through the factors that whiten summaries.
+    variance_floor: weight of a hinge on the spread of every summary coordinate, against collapse (Bardes, Ponce, LeCun:
+    VICReg, ICLR 2022, eq. 1).
     """
 
     shared_rank: int = 32
@@ -77,13 +87,22 @@ class CLCRConfig:
     term_shared_private: bool = True
     term_mix: bool = True
     shrinkage: float = 0.1
+    exchange_scale: float = 1.0
+    budget_rate: float = 1.0
+    level_floor: float = 0.0
+    conflict: str = "opposed"
+    detach_whitening: bool = False
+    variance_floor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("shared_rank", "private_rank", "heads"):
             _require(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "a positive integer")
-        for name in ("lambda_inter", "lambda_intra", "gamma"):
+        for name in ("lambda_inter", "lambda_intra", "gamma", "exchange_scale", "variance_floor"):
             _require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "a number >= 0")
+        _require(self.budget_rate > 0, "method.budget_rate", self.budget_rate, "a positive number")
+        _require(0 <= self.level_floor <= 1, "method.level_floor", self.level_floor, "a number in [0, 1]")
         _require(self.budget in BUDGETS, "method.budget", self.budget, f"one of {', '.join(BUDGETS)}")
+        _require(self.conflict in CONFLICTS, "method.conflict", self.conflict, f"one of {', '.join(CONFLICTS)}")
         for name in ("fixed_budget", "budget_start", "shrinkage"):
             _require(0 < getattr(self, name) <= 1, f"method.{name}", getattr(self, name), "a number in (0, 1]")
 
@@ -114,7 +133,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_l_pr": {"term_private": False},
     "no_l_sp": {"term_shared_private": False},
     "no_l_mix": {"term_mix": False},
-    **{f"budget_{percent}": {"budget": "fixed", "fixed_budget": percent / 100} for percent in (20, 40, 60, 80, 100)},
 }
 
 

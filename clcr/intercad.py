@@ -61,8 +61,9 @@ class Aggregated:
 class InterCAD(nn.Module):
     """Level synchronisation, selection of modalities on the shared path, gates on the private path [N]."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, level_floor: float = 0.0) -> None:
         super().__init__()
+        self.level_floor = level_floor
         self.anchors = nn.Parameter(torch.randn(LEVELS, width))
         self.score = nn.Sequential(Linear(2 * width, width), nn.ReLU(), Linear(width, 1, bias=False))
         self.query = nn.Parameter(uniform(width, width, fan_in=width))
@@ -85,7 +86,8 @@ class InterCAD(nn.Module):
         """omega (L, B): an MLP scores the mean summary of each level beside the anchor of that level [A, C]."""
         mean = shared.mean(-3)
         score: Tensor = self.score(torch.cat([mean, self.anchors.unsqueeze(-2).expand_as(mean)], -1))
-        return exact(score).squeeze(-1).softmax(-2)
+        omega = exact(score).squeeze(-1).softmax(-2)
+        return torch.lerp(omega, omega.new_tensor(1 / LEVELS), self.level_floor) if self.level_floor else omega
 
     def _modalities(self, shared: Tensor) -> Tensor:
         """pi (M, B, 1): the mean of the summaries (M, B, d) queries them, scaled dot product [N, C]."""

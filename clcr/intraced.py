@@ -109,15 +109,19 @@ class TokenBudget(nn.Module):
         super().__init__()
         self.gamma = config.gamma
         self.share = config.fixed_budget
-        self.scale = nn.Parameter(torch.full((LEVELS,), config.scale_start))
-        self.threshold = nn.Parameter(torch.full((LEVELS,), config.threshold_start))
-        start = torch.logit(torch.full((LEVELS,), config.budget_start), eps=1e-6)
+        self.rate = config.budget_rate
+        self.scale = nn.Parameter(torch.full((LEVELS,), config.scale_start / self.rate))
+        self.threshold = nn.Parameter(torch.full((LEVELS,), config.threshold_start / self.rate))
+        start = torch.logit(torch.full((LEVELS,), config.budget_start), eps=1e-6) / self.rate
         self.logit = nn.Parameter(start) if config.budget == "learned" else None
 
     @property
     def rho(self) -> Tensor | None:
         """Learned share of the budget, (L, 1); None where the budget is fixed."""
-        return None if self.logit is None else self.logit.sigmoid().unsqueeze(-1)
+        return None if self.logit is None else self._moved(self.logit).sigmoid().unsqueeze(-1)
+
+    def _moved(self, parameter: Tensor) -> Tensor:
+        return parameter if self.rate == 1 else parameter * self.rate
 
     def forward(self, coordinates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Shared coordinates (L, M, B, T, d_s), zero at padding, and mask (1, M, B, T) to alpha (L, M, B, T).
@@ -141,18 +145,18 @@ class TokenBudget(nn.Module):
         evidence = torch.linalg.vector_norm(exact(coordinates), dim=-1)
         centred = (evidence - evidence.sum(-1, keepdim=True) / count) * mask  # the evidence of padding is zero
         variance = centred.square().sum(-1, keepdim=True) / count
-        scale, threshold = (x[..., None, None, None] for x in (self.scale, self.threshold))
+        scale, threshold = (self._moved(x)[..., None, None, None] for x in (self.scale, self.threshold))
         return torch.sigmoid(scale * torch.rsqrt(variance + EVIDENCE_EPS) * centred - threshold) * mask
 
 
 class Exchange(nn.Module):
     """Each modality attends to the weighted tokens of the others; projections are shared by the modalities [C]."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, config: CLCRConfig) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = config.heads
         self.project = nn.Parameter(uniform(LEVELS, width, 3 * width, fan_in=width))
-        self.output = nn.Parameter(uniform(LEVELS, width, width, fan_in=width))
+        self.output = nn.Parameter(uniform(LEVELS, width, width, fan_in=width) * config.exchange_scale)
 
     def forward(self, x: Tensor, alpha: Tensor) -> Tensor:
         """Tokens (L, M, B, T, r) and their weights (L, M, B, T) to what the exchange adds: (L, M, B, T, r)."""
@@ -189,7 +193,7 @@ class IntraCED(nn.Module):
         super().__init__()
         self.subspaces = Subspaces(modalities, width, config)
         self.budget = TokenBudget(config) if config.budget != "dense" else None
-        self.exchange = Exchange(config.shared_rank, config.heads)
+        self.exchange = Exchange(config.shared_rank, config)
 
     def forward(self, h: Tensor, mask: Tensor) -> Exchanged:
         """H (L, M, B, T, d), zero at padding, and mask (1, M, B, T)."""
@@ -213,7 +217,7 @@ class DenseExchange(nn.Module):
 
     def __init__(self, modalities: int, width: int, config: CLCRConfig) -> None:  # noqa: ARG002 - as IntraCED
         super().__init__()
-        self.exchange = Exchange(width, config.heads)
+        self.exchange = Exchange(width, config)
         self.ranks = [config.shared_rank, config.private_rank]
         self.register_buffer("sketch", torch.linalg.qr(torch.randn(width, sum(self.ranks)))[0])
 

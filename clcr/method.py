@@ -75,7 +75,7 @@ class CLCR(Method):
         with stream(root, "summarise"):
             self.summarise = Summarise(modalities, ranks, encoder)
         with stream(root, "intercad"):
-            self.intercad = InterCAD(width) if config.intercad else MeanAggregation()
+            self.intercad = InterCAD(width, config.level_floor) if config.intercad else MeanAggregation()
         with stream(root, "head"):
             self.head = nn.Sequential(
                 Linear((1 + modalities) * width, width),
@@ -108,10 +108,15 @@ class CLCR(Method):
         pairwise = [name for name in PAIRWISE if name in self.terms]
         if pairwise:
             coordinates = summaries.shared_coordinates, summaries.private_coordinates
-            correlations = regularizers.Correlations.of(*coordinates, self.config.shrinkage)
+            how = self.config.shrinkage, self.config.detach_whitening
+            correlations = regularizers.Correlations.of(*coordinates, *how)
             losses |= {name: self.terms[name] * PAIRWISE[name](correlations) for name in pairwise}
         if "mix" in self.terms:
-            losses["mix"] = self.terms["mix"] * regularizers.mix(output.parts["omega"], summaries.shared)
+            cost = regularizers.mix(output.parts["omega"], summaries.shared, self.config.conflict)
+            losses["mix"] = self.terms["mix"] * cost
+        if "variance" in self.terms:
+            lacking = map(regularizers.lacking_spread, (summaries.shared_coordinates, summaries.private_coordinates))
+            losses["variance"] = self.terms["variance"] * sum(lacking, torch.zeros((), device=summaries.shared.device))
         return losses
 
     def modality_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[int, ...]]]:
@@ -152,6 +157,7 @@ def loss_weights(config: CLCRConfig) -> dict[str, float]:
         "private_redundancy": config.lambda_inter * config.term_private,
         "shared_private": config.lambda_inter * config.term_shared_private * config.intraced,
         "mix": config.lambda_inter * config.term_mix * config.intercad,
+        "variance": config.variance_floor,
     }
     return {name: weight for name, weight in weights.items() if weight > 0}
 

@@ -12,24 +12,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clcr.api import LEVELS
 from clcr.intraced import exact, without_autocast
 
 EPS = 1e-7
+SPREAD = 0.5  # least standard deviation of a summary coordinate under the hinge; that of a token is about 1
 
 
-def whiten(x: Tensor, shrinkage: float) -> Tensor:
+def whiten(x: Tensor, shrinkage: float, detach: bool = False) -> Tensor:
     """Centre a batch (..., B, r) and give it unit covariance, so far as its size allows [C].
 
     With B >= 2 r by a Cholesky factor of the covariance, shrunk towards a multiple of the identity. A smaller batch
     would be whitened to the same value whatever it holds, and is standardised per coordinate instead. A constant
-    batch gives zeros.
+    batch gives zeros. ``detach``: no gradient through the factor, only through what it is applied to.
     """
     batch, rank = x.shape[-2:]
     centred = x - x.mean(-2, keepdim=True)
+    measured = centred.detach() if detach else centred
     degrees = max(batch - 1, 1)
     if 2 * rank > batch:
-        return centred * torch.rsqrt(centred.square().sum(-2, keepdim=True) / degrees + EPS)
-    covariance = centred.mT @ centred / degrees
+        return centred * torch.rsqrt(measured.square().sum(-2, keepdim=True) / degrees + EPS)
+    covariance = measured.mT @ measured / degrees
     spread = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + EPS
     identity = torch.eye(rank, dtype=x.dtype, device=x.device)
     factor = torch.linalg.cholesky_ex(torch.lerp(covariance, spread * identity, shrinkage)).L
@@ -58,7 +61,7 @@ class Correlations:
     shared: Tensor
 
     @classmethod
-    def of(cls, shared: Tensor, private: Tensor, shrinkage: float) -> Correlations:
+    def of(cls, shared: Tensor, private: Tensor, shrinkage: float, detach: bool = False) -> Correlations:
         """From the coordinates (L, M, B, d_s) and (L, M, B, d_p) of a batch."""
         *_, levels, modalities, batch, rank = private.shape
         ranks = (rank, min(rank, shared.shape[-1]))
@@ -67,18 +70,18 @@ class Correlations:
         if all(skip):
             return cls(exact(shared).new_zeros(axes), exact(shared).new_zeros(axes))
         with without_autocast(shared):
-            own, foreign = cls._grams(exact(shared), exact(private), shrinkage)
+            own, foreign = cls._grams(exact(shared), exact(private), shrinkage, detach)
             # ||X^T Y||_F^2 = <X X^T, Y Y^T>: all pairs of summaries at once, also of different rank
             tables = [(own @ gram.mT).view(axes) / lower for gram, lower in zip((own, foreign), ranks, strict=True)]
         return cls(*(torch.zeros_like(x) if small else x for x, small in zip(tables, skip, strict=True)))
 
     @staticmethod
-    def _grams(shared: Tensor, private: Tensor, shrinkage: float) -> tuple[Tensor, ...]:
+    def _grams(shared: Tensor, private: Tensor, *how: float) -> tuple[Tensor, ...]:
         """Inner products of the samples of each whitened summary, private and shared: (L M, B B)."""
         if shared.shape == private.shape:
-            white = [whiten(torch.stack([private, shared]), shrinkage)]
+            white = [whiten(torch.stack([private, shared]), *how)]
         else:
-            white = [whiten(x, shrinkage).unsqueeze(0) for x in (private, shared)]
+            white = [whiten(x, *how).unsqueeze(0) for x in (private, shared)]
         grams = torch.cat([x @ x.mT for x in white]) / max(shared.shape[-2] - 1, 1)
         return grams.flatten(-4, -3).flatten(-2).unbind(0)
 
@@ -100,16 +103,29 @@ def shared_private(correlations: Correlations) -> Tensor:
     return _off_diagonal_mean(correlations.shared.diagonal(dim1=-3, dim2=-1))
 
 
-def mix(omega: Tensor, shared: Tensor) -> Tensor:
-    """L_mix [N]: the joint weight of levels whose summaries point apart, ``relu(-cos) omega_l omega_k``, l != k [C].
+def mix(omega: Tensor, shared: Tensor, conflict: str = "opposed") -> Tensor:
+    """L_mix [N]: the joint weight of levels whose summaries point apart, ``kappa_lk omega_l omega_k``, l != k.
 
+    kappa is relu(-cos) where only "opposed" levels conflict, (1 - cos) / 2 where it is enough to be "apart" [C].
     omega (B, L); summaries s (L, M, B, d), which receive no gradient: otherwise the levels, not their weights, would
     answer. A level agrees with itself, so that the diagonal is zero.
     """
     level = functional.normalize(exact(shared.detach()).mean(-3), dim=-1).transpose(-3, -2)
     with without_autocast(shared):
-        conflict = (-(level @ level.mT)).relu()
-        return (exact(omega).unsqueeze(-2) @ conflict @ exact(omega).unsqueeze(-1)).mean((-3, -2, -1))
+        cosine = level @ level.mT
+        kappa = (-cosine).relu() if conflict == "opposed" else (0.5 - 0.5 * cosine) * (1 - torch.eye(LEVELS).to(level))
+        return (exact(omega).unsqueeze(-2) @ kappa @ exact(omega).unsqueeze(-1)).mean((-3, -2, -1))
+
+
+def lacking_spread(coordinates: Tensor) -> Tensor:
+    """Mean of ``relu(SPREAD - sd)`` over the coordinates of all summaries (L, M, B, r) of a batch [C].
+
+    See ``CLCRConfig.variance_floor``. A batch of one has no spread and costs nothing.
+    """
+    if coordinates.shape[-2] < 2:
+        return exact(coordinates).new_zeros(coordinates.shape[:-4])
+    deviation = torch.sqrt(exact(coordinates).var(-2) + EPS)
+    return (SPREAD - deviation).relu().mean((-3, -2, -1))
 
 
 def effective_rank(coordinates: Tensor) -> Tensor:

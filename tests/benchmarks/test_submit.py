@@ -258,7 +258,7 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
         keyed(lambda key: replace(key, variant="small")), ("the tables would have a hole", "borrowed/full", "submit")),
     "a suite's method": (every(key__method="misa"), ("'key'", "misa", "committed with another result")),
     "a suite's name for another's code": (
-        every(key__method="clcr", key__variant="budget_20"),
+        every(key__method="clcr", key__variant="no_l_pr"),
         (f"{RECORDS}:1", "'what.source_digest'", "not the suite's clcr", "a name of its own"),
     ),
     # Where it was made.

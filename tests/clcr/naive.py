@@ -148,9 +148,9 @@ def weigh(model: CLCR, c: Tensor, mask: Tensor, level: int) -> Tensor:
         elif len(real) > 1:
             e = c[b, real].norm(dim=-1)
             z = (e - e.mean()) / torch.sqrt(e.var(unbiased=False) + 1e-5)
-            raw = torch.sigmoid(part.scale[level] * z - part.threshold[level])
+            raw = torch.sigmoid(config.budget_rate * (part.scale[level] * z - part.threshold[level]))
             if config.budget == "learned":
-                budget = config.gamma * torch.sigmoid(part.logit[level]) * len(real)
+                budget = config.gamma * torch.sigmoid(config.budget_rate * part.logit[level]) * len(real)
                 chosen = project(raw, budget)
             else:
                 kept = max(1, round(config.fixed_budget * len(real)))
@@ -229,6 +229,8 @@ def aggregate(model: CLCR, s: list[list[Tensor]], p: list[list[Tensor]]) -> tupl
         mean = sum(s[level]) / len(modalities)
         scores.append(part.score(torch.cat([mean, part.anchors[level].expand_as(mean)], -1)))
     omega = torch.softmax(torch.cat(scores, -1), -1)
+    floor = model.config.level_floor
+    omega = (1 - floor) * omega + floor / 3
     s_bar = [sum(omega[:, [level]] * s[level][m] for level in range(3)) for m in modalities]
     p_bar = [sum(omega[:, [level]] * p[level][m] for level in range(3)) for m in modalities]
     context = (sum(s_bar) / len(modalities)) @ part.query
@@ -259,7 +261,10 @@ def losses(model: CLCR, prediction: Tensor, batch: Batch, parts: tuple) -> dict[
         ]
         found["shared_private"] = inter * mean(pairs, prediction)
     if inter and config.term_mix and config.intercad:
-        found["mix"] = inter * mix(s, omega)
+        found["mix"] = inter * mix(s, omega, config.conflict)
+    if config.variance_floor:
+        lacking = [[lacking_spread(x) for level in part for x in level] for part in (s_low, p_low)]
+        found["variance"] = config.variance_floor * sum(mean(values, prediction) for values in lacking)
     if model.task.n_classes is None:
         found["task"] = (prediction - batch.target).abs().mean()
     else:
@@ -271,7 +276,7 @@ def mean(values: list[Tensor], like: Tensor) -> Tensor:
     return sum(values) / len(values) if values else torch.zeros((), dtype=like.dtype)
 
 
-def mix(s: list[list[Tensor]], omega: Tensor) -> Tensor:
+def mix(s: list[list[Tensor]], omega: Tensor, conflict: str) -> Tensor:
     """L_mix, sample by sample and pair by pair."""
     level = [(sum(s[i]) / len(s[i])).detach() for i in range(3)]
     cost = torch.zeros((), dtype=omega.dtype)
@@ -280,8 +285,16 @@ def mix(s: list[list[Tensor]], omega: Tensor) -> Tensor:
             for k in range(3):
                 if i != k:
                     cosine = functional.cosine_similarity(level[i][b], level[k][b], dim=0)
-                    cost = cost + torch.relu(-cosine) * omega[b, i] * omega[b, k]
+                    kappa = torch.relu(-cosine) if conflict == "opposed" else (1 - cosine) / 2
+                    cost = cost + kappa * omega[b, i] * omega[b, k]
     return cost / len(omega)
+
+
+def lacking_spread(x: Tensor) -> Tensor:
+    """What the coordinates of one summary (B, r) lack of a standard deviation of 0.5."""
+    if len(x) < 2:
+        return torch.zeros((), dtype=x.dtype)
+    return sum(torch.relu(0.5 - torch.sqrt(column.var() + 1e-7)) for column in x.T) / x.shape[1]
 
 
 def corr(model: CLCR, x: Tensor, y: Tensor) -> Tensor:
@@ -291,7 +304,8 @@ def corr(model: CLCR, x: Tensor, y: Tensor) -> Tensor:
         return torch.zeros((), dtype=x.dtype)
     x, y = x - x.mean(0), y - y.mean(0)
     cross = x.T @ y / (len(x) - 1)
-    precision = [inverse_covariance(v, model.config.shrinkage) for v in (x, y)]
+    seen = (v.detach() if model.config.detach_whitening else v for v in (x, y))
+    precision = [inverse_covariance(v, model.config.shrinkage) for v in seen]
     return torch.trace(precision[0] @ cross @ precision[1] @ cross.T) / low
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.testing import assert_close
-from toys import total_loss, toy_batch, toy_model, toy_task
+from toys import gradients, total_loss, toy_batch, toy_model, toy_task
 
 from clcr.config import VARIANTS, CLCRConfig
 from clcr.intraced import orthonormalise
@@ -30,8 +30,6 @@ def expected_missing(variant: str) -> set[str]:
         return BUDGET | BASES
     if variant == "no_intercad":
         return {name for name in parameters("full") if name.startswith(CAD)}
-    if variant.startswith("budget_"):
-        return {"intraced.budget.logit"}
     return set()
 
 
@@ -87,7 +85,6 @@ ALL = {"task", "intra", "private_redundancy", "shared_private", "mix"}
         ("no_l_pr", ALL - {"private_redundancy"}),
         ("no_l_sp", ALL - {"shared_private"}),
         ("no_l_mix", ALL - {"mix"}),
-        ("budget_40", ALL),
     ],
 )
 def test_losses_of_a_variant(variant: str, left: set[str]) -> None:
@@ -165,10 +162,34 @@ def test_dense_budget_lets_every_real_token_in() -> None:
 def test_fixed_budgets_give_their_participation() -> None:
     seen = []
     for percent in (20, 40, 60, 80, 100):
-        _, _, _, output = outputs(f"budget_{percent}")
+        model = toy_model("full", budget="fixed", fixed_budget=percent / 100)
+        assert model.intraced.budget.logit is None
+        output = model(toy_batch(toy_task()))
         seen.append(float(output.diagnostics["participation"].mean()))
     assert seen == sorted(seen)
     assert seen[0] < 0.5 < seen[-1]
+
+
+def test_other_answers_start_where_the_default_does() -> None:
+    """The rate changes how far a step moves the budget, not where it starts; the exchange's scale is one of values."""
+    batch = toy_batch(toy_task())
+    full, fast, loud = toy_model(), toy_model(budget_rate=8.0), toy_model(exchange_scale=2.0)
+    assert_close(fast(batch).prediction, full(batch).prediction)
+    assert_close(fast.intraced.budget.scale * 8, full.intraced.budget.scale)
+    assert torch.equal(loud.intraced.exchange.output, full.intraced.exchange.output * 2)
+    for part in ("scale", "threshold", "logit"):
+        grown = [gradients(model, total_loss(model, batch))[f"intraced.budget.{part}"] for model in (full, fast)]
+        assert_close(grown[1], grown[0] * 8)
+
+
+def test_a_floor_keeps_every_level() -> None:
+    batch = toy_batch(toy_task())
+    model = toy_model(level_floor=0.3)
+    with torch.no_grad():
+        model.intercad.score[2].weight *= 1e6
+    omega = model(batch).diagnostics["omega"]
+    assert_close(omega.sum(-1), torch.ones_like(omega[:, 0]))
+    assert omega.min() >= 0.1 - 1e-9
 
 
 def test_no_orthogonality_frees_the_bases() -> None:

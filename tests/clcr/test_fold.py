@@ -17,7 +17,6 @@ from clcr.layers import CHUNK, Draws, Dropout, LayerNorm, Linear, drawing, fold,
 from clcr.method import CLCR
 
 SEEDS = (3, 11, 4)
-REPEATS = ("budget_20", "budget_60", "budget_80", "budget_100")
 
 
 def together(batches: list[Batch]) -> Batch:
@@ -46,12 +45,19 @@ def train(model: CLCR, batches: list[Batch], draws: Draws) -> list[torch.Tensor]
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 @pytest.mark.parametrize(
-    "variant", [name for name in VARIANTS if not name.startswith("budget_") or name == "budget_40"]
+    ("variant", "config"),
+    [
+        *((name, {}) for name in VARIANTS),
+        ("full", {"budget": "fixed", "fixed_budget": 0.4}),
+        ("full", {"budget_rate": 5.0, "level_floor": 0.3, "conflict": "apart", "variance_floor": 0.5}),
+    ],
 )
-def test_seeds_together_train_as_they_would_alone(variant: str, dtype: torch.dtype, near: float) -> None:
+def test_seeds_together_train_as_they_would_alone(variant: str, config: dict, dtype: torch.dtype, near: float) -> None:
     task = toy_task(3, 3)
     batches = [[toy_batch(task, 10, seed + step, dtype=dtype) for step in range(3)] for seed in SEEDS]
-    alone = [toy_model(variant, task, seed, {"dropout": 0.3, "pooling": "attention"}).to(dtype) for seed in SEEDS]
+    alone = [
+        toy_model(variant, task, seed, {"dropout": 0.3, "pooling": "attention"}, **config).to(dtype) for seed in SEEDS
+    ]
     folded = fold(alone)
     losses = train(folded, [together(list(group)) for group in zip(*batches, strict=True)], Draws(SEEDS))
     for place, (seed, model, own) in enumerate(zip(SEEDS, alone, batches, strict=True)):

@@ -10,8 +10,18 @@ from toys import gradients, toy_batch, toy_model, toy_task
 
 from clcr.config import VARIANTS
 
-CASES = [(variant, {}, 3, 3) for variant in VARIANTS if not variant.startswith("budget_")]
-CASES += [("budget_40", {}, 3, 3), ("budget_100", {}, 2, None)]
+CASES = [(variant, {}, 3, 3) for variant in VARIANTS]
+CASES += [
+    ("full", {"budget": "fixed", "fixed_budget": 0.4}, 3, 3),
+    ("full", {"budget": "fixed", "fixed_budget": 1.0}, 2, None),
+]
+CASES += [("full", {"budget_rate": 5.0}, 3, 3), ("full", {"exchange_scale": 3.0}, 3, None)]
+CASES += [("full", {"level_floor": 0.3}, 3, 3), ("full", {"conflict": "apart", "level_floor": 0.1}, 2, None)]
+CASES += [
+    ("full", {"detach_whitening": True, "shared_rank": 4, "private_rank": 4}, 3, 3),
+    ("full", {"detach_whitening": True}, 2, None),
+]
+CASES += [("full", {"variance_floor": 0.7}, 3, 3), ("no_intraced", {"variance_floor": 0.7}, 2, 3)]
 CASES += [("full", {}, 2, None), ("full", {}, 1, 3), ("full_mix", {}, 2, 3)]
 CASES += [("full", {"shared_rank": 4, "private_rank": 4}, 3, 3), ("full", {"private_rank": 6}, 3, 3)]
 CASES += [("full", {"gamma": 3.0}, 3, None), ("full", {"threshold_start": 3.0, "scale_start": 5.0}, 2, 3)]

@@ -54,6 +54,14 @@ def test_a_search_of_its_own_speaks_over_the_setting(tmp_path: Path, monkeypatch
     assert profile_names() == ["open"]
 
 
+def test_a_setting_may_speak_to_one_method_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = studies.Setting("mine", {"encoder.pooling": "attention"}, "none", {"clcr": {"method.heads": 2}})
+    monkeypatch.setattr(studies, "declared", lambda: ({"mine": mine}, {}))
+    ours, other = (resolve(with_profile("open+mine", replace(KEY, method=method))) for method in ("clcr", "misa"))
+    assert (ours.encoder.pooling, other.encoder.pooling, ours.method.heads) == ("attention", "attention", 2)
+    assert other.method == resolve(replace(KEY, method="misa"), tuned=False).method
+
+
 @pytest.mark.parametrize(
     ("profile", "told"),
     [("open+shar-30", "did you mean 'share-30'"), ("opne+share-30", "did you mean 'open'"), ("open+", "setting ''")],
@@ -77,6 +85,8 @@ def test_every_declared_setting_resolves_for_the_methods_of_its_studies() -> Non
     [
         ("settings: {a: {tuned: maybe}}", "settings.a.tuned"),
         ("settings: [a]", "expected a mapping"),
+        ("settings: {a: {methods: {clrc: {x.y: 1}}}}", "did you mean 'clcr'"),
+        ("settings: {a: {methods: {clcr: 1}}}", "settings.a.methods.clcr"),
         ("stories: {}", "did you mean 'studies'"),
         ("studies: {a: {title: x}}", "'protocols' is missing"),
         ("studies: {a: {title: x, protocols: [m.t], settings: [b]}}", "setting 'b'"),

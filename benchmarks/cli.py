@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks.errors import NO_ROOM, InputError, halted_by, one_line
+from benchmarks.errors import InputError, halted_by, no_room, one_line
 
 if TYPE_CHECKING:
     from benchmarks.console import Console
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if not no_room(error):
             raise
         print(f"clcr: {halted_by(error, 'a file')}", file=sys.stderr)
         return BAD_INPUT

@@ -37,6 +37,7 @@ FLOORS = {
     "benchmarks.sources": 1,
     "benchmarks.unpack": 1,
     "benchmarks.published": 1,
+    "benchmarks.studies": 1,
     "benchmarks.splits": 1,
     "clcr.layers": 1,
     "clcr.api": 1,

@@ -1,8 +1,9 @@
 """What a section is: tables, figures, sentences made from data, and claims with a verdict by a declared test.
 
 A claim "a is better than b" *held* where a is significantly better after Holm's correction over the declared family;
-it *did not hold* where b is, or where the 95 % interval leaves no room for a difference that matters
-(``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that the number stands in.
+it *did not hold* where b is, or where the interval, widened for the family (Bonferroni), leaves no room for a
+difference that matters (``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that the
+number stands in.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scipy import special
+
 from benchmarks.drawing import save
 from benchmarks.metrics import METRICS
 from benchmarks.report import layout
 from benchmarks.report.compare import RELEVANT, Contrast, needed_text
 from benchmarks.report.layout import DASH, Table, interval, listed, signed
 from benchmarks.report.sections.data import Data
+from benchmarks.report.statistics import ALPHA, Comparison
 
 HELD, FAILED, OPEN = "held", "did not hold", "undecided"
 WORDS = (HELD, FAILED, OPEN)
 MEANING = (
     "A claim that one row is better than another held where the difference is significant after Holm's correction; it "
-    "did not hold where the opposite is, or where the 95 % interval leaves no room for a difference that matters "
-    "(1 point, 0.02 of MAE); else it is undecided."
+    "did not hold where the opposite is, or where the interval at 1 − 0.05 / comparisons of the family leaves no room "
+    "for a difference that matters (1 point, 0.02 of MAE); else it is undecided. Intervals shown are at 95 %."
 )
 FIGURES = ("svg", "png")
 NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:[.,]\d+)*(?![\w])")
@@ -78,8 +82,14 @@ def verdict(contrast: Contrast, better: int = 1) -> str:
         return OPEN
     metric = METRICS[contrast.metric]
     upwards = better if metric.direction == "max" else -better
-    most = contrast.test.high if upwards > 0 else -contrast.test.low
+    most = upwards * contrast.test.difference + _half_width(contrast, contrast.test)
     return FAILED if most < RELEVANT[metric.unit] else OPEN
+
+
+def _half_width(contrast: Contrast, test: Comparison) -> float:
+    """Of the interval that holds for all comparisons of the family together."""
+    level, joint = (float(special.stdtrit(test.df, alpha / 2)) for alpha in (ALPHA, ALPHA / contrast.family))
+    return (test.high - test.low) / 2 * joint / level
 
 
 def gap(contrast: Contrast) -> str:

@@ -1,0 +1,209 @@
+"""Rows against a reference, data set by data set: the tables, sentences and figures that most sections share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from benchmarks.drawing import INK, SOFT, look, page, rows, title
+from benchmarks.metrics import METRICS
+from benchmarks.report import layout
+from benchmarks.report.collect import Group, Row
+from benchmarks.report.compare import Contrast, contrasts, declared_test, in_words, needed_text
+from benchmarks.report.figures.forest import corrected, ends
+from benchmarks.report.figures.sheet import better_right, describe, scale
+from benchmarks.report.layout import DASH, Cell, about, count, heading, listed, mean_sd, p_text
+from benchmarks.report.sections.frame import Sentence, gap, real
+from benchmarks.report.tables import identity, summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INTRO = (
+    "Mean ± standard deviation over seeds (number of runs). Differences are row minus reference with their interval; "
+    "each data set is a family of its own. Seeds needed: for a power of 80 % to find the observed difference."
+)
+BARS = (
+    "Mean difference of the main metric with its 95 % interval. Filled or dark: significant after Holm's correction "
+    "over the family, which is the panel; else undecided, which shows no equality."
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One family on one data set. names: of the rows that are compared; what: is compared with what, in words; extra:
+    further columns by row; facts: said beside what every table says; split: where the values were measured."""
+
+    group: Group
+    found: tuple[Contrast, ...]
+    names: Mapping[Row, str]
+    what: str
+    extra: Mapping[str, Mapping[Row, str]] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    split: str = "test"
+
+    @property
+    def metric(self) -> str:
+        """What is compared."""
+        return self.found[0].metric
+
+    @property
+    def title(self) -> str:
+        """The data set in a few words."""
+        return set_title(self.group)
+
+    def name(self, contrast: Contrast) -> str:
+        """Of the row that is compared."""
+        return self.names.get(contrast.a, " ".join(contrast.a))
+
+
+def set_title(group: Group) -> str:
+    """The name of a data set and its protocol."""
+    return f"{group.spec.title}, {group.key.protocol}"
+
+
+def block(group: Group, pairs: Mapping[tuple[Row, Row], str], what: str, **more: object) -> Block | None:
+    """The family of all (row, reference) pairs with their names, on the main metric; None where nothing has a value."""
+    known = {
+        pair: name for pair, name in pairs.items() if all(group.values(row, group.spec.main_metric) for row in pair)
+    }
+    if not known:
+        return None
+    found = contrasts(group, group.spec.main_metric, known)
+    return Block(group, tuple(found), {pair[0]: name for pair, name in known.items()}, what, **more)  # type: ignore[arg-type]
+
+
+def table(name: str, title: str, blocks: Sequence[Block], intro: Iterable[str] = ()) -> layout.Table:
+    """One section a data set."""
+    frame = pd.DataFrame([row for one in blocks for row in _csv(one)])
+    return real(name, title, (INTRO, *intro), [section(one) for one in blocks], frame)
+
+
+def section(one: Block) -> layout.Section:
+    """Every row of a family beside its reference."""
+    columns = ("Row", heading(one.metric), "Reference", "Difference [95 % interval]", "p", "p (Holm)", "Seeds needed")
+    test = (
+        f"Test: {declared_test(one.group)}, {one.what}. Family: the {count(len(one.found), 'comparison')} of this "
+        "table; correction: Holm."
+    )
+    split = () if one.split == "test" else ("Metrics of the VALIDATION split: nothing here was chosen by test data.",)
+    return layout.Section(
+        one.title,
+        (*columns, *one.extra),
+        tuple(tuple(Cell(text) for text in _texts(one, contrast)) for contrast in one.found),
+        (*about(one.group), *split, test, *one.facts, tally(one)),
+        in_words(one.found, [one.name(c) for c in one.found], "significantly better than the reference are",
+                 "significantly worse are"),
+    )  # fmt: skip
+
+
+def _texts(one: Block, contrast: Contrast) -> list[str]:
+    a, b = (mean_sd(one.metric, list(one.group.values(row, one.metric).values())) for row in (contrast.a, contrast.b))
+    test = contrast.test
+    tested = [gap(contrast), p_text(test.p), p_text(contrast.p_holm), needed_text(contrast)] if test else [DASH] * 4
+    return [one.name(contrast), a, b, *tested, *(column.get(contrast.a, DASH) for column in one.extra.values())]
+
+
+def _csv(one: Block) -> list[dict[str, object]]:
+    found = []
+    for contrast in one.found:
+        test = contrast.test
+        found.append(
+            {
+                **identity(one.group, contrast.a),
+                "name": one.name(contrast),
+                "split": one.split,
+                **summary(one.metric, list(one.group.values(contrast.a, one.metric).values())),
+                "reference": "/".join(contrast.b),
+                "pairs": len(contrast.seeds),
+                **{name: getattr(test, name, None) for name in ("difference", "low", "high", "p")},
+                "p_holm": contrast.p_holm if test else None,
+                "seeds_needed": contrast.needed,
+                "family": contrast.family,
+                "better": contrast.better,
+                **{name: column.get(contrast.a) for name, column in one.extra.items()},
+            }
+        )
+    return found
+
+
+def tally(one: Block) -> str:
+    """How many rows of a family are significantly better or worse than their reference, and the largest difference."""
+    named = {sign: [one.name(c) for c in one.found if c.better == sign] for sign in (1, -1)}
+    parts = [f"{len(names)} significantly {word} ({listed(names)})" for names, word in
+             ((named[1], "better"), (named[-1], "worse")) if names]  # fmt: skip
+    told = listed(parts) if parts else "none significantly better or worse"
+    tested = [c for c in one.found if c.test]
+    if not tested:
+        return f"{one.title}: {count(len(one.found), 'comparison')}, none could be tested."
+    largest = max(tested, key=lambda c: abs(c.test.difference if c.test else 0.0))
+    size = f"{METRICS[one.metric].title} {gap(largest)}"
+    return (
+        f"{one.title}, {count(len(one.found), 'comparison')}: {told}; largest difference {size}, {one.name(largest)}."
+    )
+
+
+def tallies(blocks: Sequence[Block], table: str) -> tuple[Sentence, ...]:
+    """One sentence a data set."""
+    return tuple(Sentence(tally(one), table) for one in blocks)
+
+
+def intervals(
+    blocks: Sequence[Block], text: str, notes: Sequence[str] = (), bars: bool = False, ends_of: str = "row"
+) -> Figure:
+    """One panel a data set: every difference with its interval, as points or as bars. ``ends_of``: what the two ends
+    of the axis speak of."""
+    figure, panels = grid([len(one.found) for one in blocks])
+    for axes, one in zip(panels, blocks, strict=True):
+        _panel(axes, one, bars)
+        ends(axes, one.group, ends_of)
+        describe(axes, one.group, sorted({seed for contrast in one.found for seed in contrast.seeds}))
+    title(figure, text, (BARS, *notes))
+    return figure
+
+
+def grid(sizes: Sequence[int], height: float = 0.75, per_row: float = 0.17) -> tuple[Figure, list[Axes]]:
+    """Panels for so many rows each, two beside each other, in a figure of their own."""
+    several = min(2, len(sizes))
+    lines = [sizes[i : i + several] for i in range(0, len(sizes), several)]
+    tall = [height + per_row * max(line) for line in lines]
+    figure = page(sum(tall))
+    flat = [axes for row in figure.subplots(len(lines), several, squeeze=False, gridspec_kw={"height_ratios": tall})
+            for axes in row]  # fmt: skip
+    for axes in flat[len(sizes) :]:
+        axes.set_axis_off()
+    return figure, flat[: len(sizes)]
+
+
+def _panel(axes: Axes, one: Block, bars: bool) -> None:
+    factor = scale(one.metric)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    for place, contrast in enumerate(one.found):
+        corrected(axes, place, contrast)
+        test, drawn = contrast.test, look(contrast.a[0])
+        if test is None:
+            continue
+        ends_at = [factor * test.low, factor * test.high]
+        if bars:
+            axes.barh(
+                place, factor * test.difference, 0.62, color=drawn.colour, alpha=0.95 if contrast.better else 0.35
+            )
+            axes.plot(ends_at, [place, place], color=INK, linewidth=0.9)
+            continue
+        axes.plot(ends_at, [place, place], color=drawn.colour, linewidth=1.6)
+        axes.plot(factor * test.difference, place, drawn.marker, markersize=5.5, color=drawn.colour,
+                  markerfacecolor=drawn.colour if contrast.better else "white", markeredgewidth=1.1)  # fmt: skip
+    rows(axes, [one.name(contrast) for contrast in one.found])
+    better_right(axes, one.metric)
+
+
+Make = Callable[[str], "Block | None"]
+
+
+def blocks_of(places: Iterable[str], make: Make) -> list[Block]:
+    """The blocks of the data sets that have runs."""
+    return [one for place in places if (one := make(place)) is not None]

@@ -2,8 +2,8 @@
 
 A claim "a is better than b" *held* where a is significantly better after Holm's correction over the declared family;
 it *did not hold* where b is, or where the interval, widened for the family (Bonferroni), leaves no room for a
-difference that matters (``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that the
-number stands in.
+difference that matters (``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that
+the number stands in.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import studies
 from benchmarks.drawing import style
 from benchmarks.errors import InputError, plain
 from benchmarks.record import RunRecord, parsed
@@ -17,6 +16,7 @@ from benchmarks.report.collect import Collected
 from benchmarks.report.layout import Cell, Table, listed, number
 from benchmarks.report.published import Published
 from benchmarks.report.sections import SECTIONS, load
+from benchmarks.report.sections.data import FOLDER as RUNS
 from benchmarks.report.sections.data import Data, gather, keys_of
 from benchmarks.report.sections.frame import MEANING, Claim, Made, Section, Sentence, real
 
@@ -32,7 +32,7 @@ SUMMARY, COMPUTE = "summary", "compute"
 
 def contents(out: Path, main: Collected, published: Published) -> dict[str, bytes]:
     """REPORT.md, and by name the files of results/findings. InputError names an input that cannot be read."""
-    data = gather(out, main, studies.load(), published)
+    data = gather(out, main, published)
     with style():
         made = [(section := load(name), section.build(data)) for name in SECTIONS]
     own = (summary_table(made), compute_table(data))
@@ -160,17 +160,22 @@ def compute_table(data: Data) -> Table:
     columns = ("What", "Runs", "Core-hours")
     told = layout.Section("Compute", columns, tuple(tuple(Cell(x) for x in row) for row in rows), facts)
     frame = pd.DataFrame([(name, len(some), sum(some)) for name, some in spent], columns=["what", "runs", "core_hours"])
-    return real(COMPUTE, "Compute", ("Time of training and evaluation times the threads of a run.",), (told,), frame)
+    return real(
+        COMPUTE,
+        "Compute",
+        ("Seconds of training and evaluation that records and trials state, on the device that each names.",),
+        (told,),
+        frame,
+    )
 
 
 def _hours(record: RunRecord) -> float:
-    threads = record.provenance.get("threads", 1)
-    return record.time_s / HOUR * (threads if type(threads) is int and threads > 0 else 1)
+    return record.time_s / HOUR
 
 
 def _trials(out: Path) -> Iterator[float]:
     """Core-hours of each trial of the searches below ``out`` and of those of its studies."""
-    for folder in (out / "search", out / studies.FOLDER / "search"):
+    for folder in (out / "search", out / RUNS / "search"):
         for path in sorted(folder.glob("*.jsonl")):
             for place, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
                 if line.strip():

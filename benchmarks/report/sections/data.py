@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
+from baselines import METHODS
+from benchmarks import studies
+from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.report.collect import FULL, RUN, RUN_COLUMNS, Collected, Group, GroupKey, Row, collect
+from benchmarks.report.collect import FULL, RUN, RUN_COLUMNS, Collected, Group, GroupKey, Row, collect, load_spec
 from benchmarks.report.layout import count, listed
 from benchmarks.report.published import Published
 from benchmarks.report.sections import analyses
 from benchmarks.report.sections.analyses import Analysis
-from benchmarks.studies import FOLDER, Studies, spec_of
+from benchmarks.spec import BenchmarkSpec, Protocol
+from benchmarks.studies import Study
 
+FOLDER = "studies"  # of <out>: where the runs of studies lie
+SEEDS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 Values = Mapping[str, Mapping[int, float]]  # by metric, by seed
 NO_VALUES: Values = {}
 
@@ -34,13 +42,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Data:
-    """main: <out>/records, without stale runs. study: <out>/studies/records, read with the same checks."""
+    """main: <out>/records, without stale runs. study: <out>/studies/records, read with the same checks. after: the
+    profile of the main tables with the one change, "" where there is none."""
 
     out: Path
     main: Collected
     study: Collected = field(default_factory=lambda: Collected((), ()))
-    studies: Studies = field(default_factory=Studies)
+    studies: Mapping[str, Study] = field(default_factory=dict)
     published: Published = field(default_factory=Published)
+    after: str = ""
 
     @cached_property
     def records(self) -> Mapping[RunKey, RunRecord]:
@@ -102,9 +112,9 @@ class Data:
 
     def lacking(self, study: str) -> str:
         """What a study lacks and how to get it, in one sentence; "" where it is complete."""
-        if study not in self.studies.studies:
-            return f"No study {study} is planned in benchmarks/studies.yaml."
-        wanted = self.studies.keys(study)
+        if study not in self.studies:
+            return f"No study {study} is declared in benchmarks/studies.yaml."
+        wanted = keys_of_study(self.studies[study])
         absent = [key for key in wanted if key not in self.records]
         remedy = f"`clcr analyse {study}` makes them"
         if not absent:
@@ -135,6 +145,44 @@ def unpaired(group: Group) -> Group:
     return replace(group, spec=replace(group.spec, test="welch"))
 
 
-def gather(out: Path, main: Collected, studies: Studies, published: Published) -> Data:
+def spec_of(place: str) -> tuple[BenchmarkSpec, Protocol]:
+    """The specification behind "benchmark.protocol"; InputError with the nearest name."""
+    benchmark, _, protocol = place.partition(".")
+    spec = load_spec(benchmark)
+    return spec, spec.protocol(protocol)
+
+
+def methods_at(study: Study, place: str) -> list[str]:
+    """The methods of a study on "benchmark.protocol", each modality alone spelt out."""
+    names: list[str] = []
+    for name in study.methods or METHODS:
+        single = name in METHODS and METHODS[name].per_modality
+        names += [f"{name}_{modality.name}" for modality in spec_of(place)[1].modalities] if single else [name]
+    return names
+
+
+def keys_of_study(study: Study) -> list[RunKey]:
+    """The runs that a study needs beside those of the main tables."""
+    found = []
+    for place, profile in product(study.protocols, study.profiles):
+        benchmark, _, protocol = place.partition(".")
+        for row in product(methods_at(study, place), study.variants, seeds_of(study)):
+            found.append(RunKey(benchmark, protocol, study.data, profile, *row))
+    return found
+
+
+def seeds_of(study: Study) -> list[int]:
+    """ "0-4,7" as numbers; InputError where it is something else."""
+    found: list[int] = []
+    for part in study.seeds.split(","):
+        match = SEEDS.fullmatch(part.strip())
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise InputError(f"studies.yaml: studies.{study.name}.seeds: {study.seeds[:60]!r}; write 0-4 or 0,2,5")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(found))
+
+
+def gather(out: Path, main: Collected, published: Published) -> Data:
     """Everything below ``out``; InputError names a file and a line that cannot be read."""
-    return Data(out, main, collect(out / FOLDER / "records"), studies, published)
+    study = collect(out / FOLDER / "records")
+    return Data(out, main, study, studies.declared()[1], published, studies.after())

@@ -4,9 +4,9 @@ budget. Which claims there are is declared here, before the runs; whether they h
 from __future__ import annotations
 
 from benchmarks.report.ablation import family
-from benchmarks.report.collect import FULL, OURS, Group, Row
+from benchmarks.report.collect import FULL, OURS, Group, load_spec
 from benchmarks.report.compare import Contrast
-from benchmarks.report.layout import DASH, Table, signed
+from benchmarks.report.layout import DASH, Table, heading, signed
 from benchmarks.report.published import Published
 from benchmarks.report.sections import comparing
 from benchmarks.report.sections.comparing import Block, intervals, set_title
@@ -56,28 +56,31 @@ def _ablations(group: Group, published: Published) -> Block | None:
     if not any(method == OURS and variant != FULL for method, variant in group.tried):
         return None
     found = family(group, OURS)
-    extra = {f"Published, {name}": column for name, column in _published(published).items()}
-    signs = {c.a: verdict(c, -1) for c in found if c.a[1] in (*PUBLISHED, DENSE)}
-    names = {contrast.a: contrast.a[1] for contrast in found}
-    return Block(group, tuple(found), names, "each variant against the full form", {**extra, "Sign": signs})
+    names = tuple(contrast.a[1] for contrast in found)
+    extra: dict[str, list[str]] = {
+        f"Published, {name}": [column.get(variant, DASH) for variant in names]
+        for name, column in _published(published).items()
+    }
+    extra["Sign"] = [verdict(c, -1) if c.a[1] in (*PUBLISHED, DENSE) else DASH for c in found]
+    return Block(group, tuple(found), names, "each variant against the full form", extra)
 
 
-def _published(published: Published) -> dict[str, dict[Row, str]]:
+def _published(published: Published) -> dict[str, dict[str, str]]:
     """The paper's differences, variant minus full, by data set, as they follow from its printed numbers."""
-    found: dict[str, dict[Row, str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for benchmark, metric in TABLES.items():
         mine = {n.variant: n.value for n in published.numbers
                 if (n.benchmark, n.method, n.metric, n.source) == (benchmark, OURS, metric, OURS)}  # fmt: skip
-        if FULL in mine:
-            gaps = {(OURS, v): signed(metric, value - mine[FULL]) for v, value in mine.items() if v != FULL}
-            found[benchmark] = gaps or {(OURS, FULL): DASH}
+        if FULL in mine and len(mine) > 1:
+            title = f"{load_spec(benchmark).title}: {heading(metric)}"
+            found[title] = {v: signed(metric, value - mine[FULL]) for v, value in mine.items() if v != FULL}
     return found
 
 
 def _order(group: Group) -> Block | None:
     worse, less = ((OURS, variant) for variant in PARTS)
     what = f"{PARTS[1]} against {PARTS[0]}"
-    return comparing.block(group, {(less, worse): f"{PARTS[1]} against {PARTS[0]}"}, what)
+    return comparing.block(group, [comparing.Pair(what, less, worse)], what)
 
 
 def _claims(blocks: list[Block]) -> list[Claim]:

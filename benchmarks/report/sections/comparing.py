@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,11 +11,12 @@ import pandas as pd
 from benchmarks.drawing import INK, SOFT, look, page, rows, title
 from benchmarks.metrics import METRICS
 from benchmarks.report import layout
-from benchmarks.report.collect import Group, Row
+from benchmarks.report.collect import FULL, OURS, Group, Row, label
 from benchmarks.report.compare import Contrast, contrasts, declared_test, in_words, needed_text
 from benchmarks.report.figures.forest import corrected, ends
 from benchmarks.report.figures.sheet import better_right, describe, scale
 from benchmarks.report.layout import DASH, Cell, about, count, heading, listed, mean_sd, p_text
+from benchmarks.report.sections.data import Data, Source
 from benchmarks.report.sections.frame import Sentence, gap, real
 from benchmarks.report.tables import identity, summary
 
@@ -35,14 +36,15 @@ BARS = (
 
 @dataclass(frozen=True)
 class Block:
-    """One family on one data set. names: of the rows that are compared; what: is compared with what, in words; extra:
-    further columns by row; facts: said beside what every table says; split: where the values were measured."""
+    """One family on one data set. names: of the comparisons, in their order; what: is compared with what, in words;
+    extra: further columns, as long as the names; facts: said beside what every table says; split: where the values were
+    measured."""
 
     group: Group
     found: tuple[Contrast, ...]
-    names: Mapping[Row, str]
+    names: tuple[str, ...]
     what: str
-    extra: Mapping[str, Mapping[Row, str]] = field(default_factory=dict)
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     split: str = "test"
 
@@ -56,9 +58,30 @@ class Block:
         """The data set in a few words."""
         return set_title(self.group)
 
-    def name(self, contrast: Contrast) -> str:
-        """Of the row that is compared."""
-        return self.names.get(contrast.a, " ".join(contrast.a))
+    def of(self, row: Row) -> Contrast | None:
+        """The comparison of that row, None where it has no values."""
+        return next((contrast for contrast in self.found if contrast.a == row), None)
+
+    def sorted_by_size(self) -> Block:
+        """The same with the largest difference first."""
+        order = sorted(range(len(self.found)), key=lambda n: -_size(self.found[n]))
+        extra = {title: [column[n] for n in order] for title, column in self.extra.items()}
+        names = tuple(self.names[n] for n in order)
+        return replace(self, found=tuple(self.found[n] for n in order), names=names, extra=extra)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row against its reference, under a name; extra: cells of further columns."""
+
+    name: str
+    row: Row
+    reference: Row
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def _size(contrast: Contrast) -> float:
+    return abs(contrast.test.difference) if contrast.test else 0.0
 
 
 def set_title(group: Group) -> str:
@@ -66,15 +89,26 @@ def set_title(group: Group) -> str:
     return f"{group.spec.title}, {group.key.protocol}"
 
 
-def block(group: Group, pairs: Mapping[tuple[Row, Row], str], what: str, **more: object) -> Block | None:
-    """The family of all (row, reference) pairs with their names, on the main metric; None where nothing has a value."""
-    known = {
-        pair: name for pair, name in pairs.items() if all(group.values(row, group.spec.main_metric) for row in pair)
-    }
+def block(
+    group: Group, pairs: Sequence[Pair], what: str, facts: Sequence[str] = (), split: str = "test"
+) -> Block | None:
+    """The family of all pairs on the main metric; None where none has values on both sides."""
+    metric = group.spec.main_metric
+    known = [pair for pair in pairs if group.values(pair.row, metric) and group.values(pair.reference, metric)]
     if not known:
         return None
-    found = contrasts(group, group.spec.main_metric, known)
-    return Block(group, tuple(found), {pair[0]: name for pair, name in known.items()}, what, **more)  # type: ignore[arg-type]
+    found = contrasts(group, metric, [(pair.row, pair.reference) for pair in known])
+    titles = dict.fromkeys(title for pair in known for title in pair.extra)
+    extra = {title: [pair.extra.get(title, DASH) for pair in known] for title in titles}
+    return Block(group, tuple(found), tuple(pair.name for pair in known), what, extra, tuple(facts), split)
+
+
+def against_rivals(data: Data, place: str, sources: Mapping[str, Source], what: str) -> Block | None:
+    """CLCR against every other method, each from its source; None where CLCR or all others have no runs."""
+    group = data.compared(place, {(method, FULL): source for method, source in sources.items()})
+    ours = (OURS, FULL)
+    pairs = [Pair(label(method), ours, (method, FULL)) for method in sources if method != OURS]
+    return block(group, pairs, f"CLCR against each other method, {what}")
 
 
 def table(name: str, title: str, blocks: Sequence[Block], intro: Iterable[str] = ()) -> layout.Table:
@@ -94,28 +128,28 @@ def section(one: Block) -> layout.Section:
     return layout.Section(
         one.title,
         (*columns, *one.extra),
-        tuple(tuple(Cell(text) for text in _texts(one, contrast)) for contrast in one.found),
+        tuple(tuple(Cell(text) for text in _texts(one, place)) for place in range(len(one.found))),
         (*about(one.group), *split, test, *one.facts, tally(one)),
-        in_words(one.found, [one.name(c) for c in one.found], "significantly better than the reference are",
-                 "significantly worse are"),
-    )  # fmt: skip
+        in_words(one.found, one.names, "significantly better than the reference are", "significantly worse are"),
+    )
 
 
-def _texts(one: Block, contrast: Contrast) -> list[str]:
+def _texts(one: Block, place: int) -> list[str]:
+    contrast = one.found[place]
     a, b = (mean_sd(one.metric, list(one.group.values(row, one.metric).values())) for row in (contrast.a, contrast.b))
     test = contrast.test
     tested = [gap(contrast), p_text(test.p), p_text(contrast.p_holm), needed_text(contrast)] if test else [DASH] * 4
-    return [one.name(contrast), a, b, *tested, *(column.get(contrast.a, DASH) for column in one.extra.values())]
+    return [one.names[place], a, b, *tested, *(column[place] for column in one.extra.values())]
 
 
 def _csv(one: Block) -> list[dict[str, object]]:
     found = []
-    for contrast in one.found:
+    for place, contrast in enumerate(one.found):
         test = contrast.test
         found.append(
             {
                 **identity(one.group, contrast.a),
-                "name": one.name(contrast),
+                "name": one.names[place],
                 "split": one.split,
                 **summary(one.metric, list(one.group.values(contrast.a, one.metric).values())),
                 "reference": "/".join(contrast.b),
@@ -125,7 +159,7 @@ def _csv(one: Block) -> list[dict[str, object]]:
                 "seeds_needed": contrast.needed,
                 "family": contrast.family,
                 "better": contrast.better,
-                **{name: column.get(contrast.a) for name, column in one.extra.items()},
+                **{name: column[place] for name, column in one.extra.items()},
             }
         )
     return found
@@ -133,18 +167,17 @@ def _csv(one: Block) -> list[dict[str, object]]:
 
 def tally(one: Block) -> str:
     """How many rows of a family are significantly better or worse than their reference, and the largest difference."""
-    named = {sign: [one.name(c) for c in one.found if c.better == sign] for sign in (1, -1)}
-    parts = [f"{len(names)} significantly {word} ({listed(names)})" for names, word in
-             ((named[1], "better"), (named[-1], "worse")) if names]  # fmt: skip
-    told = listed(parts) if parts else "none significantly better or worse"
-    tested = [c for c in one.found if c.test]
+    named = list(zip(one.names, one.found, strict=True))
+    tested = [(name, contrast) for name, contrast in named if contrast.test]
     if not tested:
-        return f"{one.title}: {count(len(one.found), 'comparison')}, none could be tested."
-    largest = max(tested, key=lambda c: abs(c.test.difference if c.test else 0.0))
+        return f"{one.title}: {count(len(named), 'comparison')}, none could be tested."
+    hits = {sign: [name for name, contrast in named if contrast.better == sign] for sign in (1, -1)}
+    parts = [f"{len(hits[sign])} significantly {word} ({listed(hits[sign])})" for sign, word in
+             ((1, "better"), (-1, "worse")) if hits[sign]]  # fmt: skip
+    told = listed(parts) if parts else "none significantly better or worse"
+    name, largest = max(tested, key=lambda pair: _size(pair[1]))
     size = f"{METRICS[one.metric].title} {gap(largest)}"
-    return (
-        f"{one.title}, {count(len(one.found), 'comparison')}: {told}; largest difference {size}, {one.name(largest)}."
-    )
+    return f"{one.title}, {count(len(named), 'comparison')}: {told}; largest difference {size}, {name}."
 
 
 def tallies(blocks: Sequence[Block], table: str) -> tuple[Sentence, ...]:
@@ -181,10 +214,11 @@ def grid(sizes: Sequence[int], height: float = 0.75, per_row: float = 0.17) -> t
 
 def _panel(axes: Axes, one: Block, bars: bool) -> None:
     factor = scale(one.metric)
+    rivals = len({contrast.a for contrast in one.found}) == 1
     axes.axvline(0, color=SOFT, linewidth=0.8)
     for place, contrast in enumerate(one.found):
         corrected(axes, place, contrast)
-        test, drawn = contrast.test, look(contrast.a[0])
+        test, drawn = contrast.test, look(contrast.b[0] if rivals else contrast.a[0])
         if test is None:
             continue
         ends_at = [factor * test.low, factor * test.high]
@@ -197,13 +231,10 @@ def _panel(axes: Axes, one: Block, bars: bool) -> None:
         axes.plot(ends_at, [place, place], color=drawn.colour, linewidth=1.6)
         axes.plot(factor * test.difference, place, drawn.marker, markersize=5.5, color=drawn.colour,
                   markerfacecolor=drawn.colour if contrast.better else "white", markeredgewidth=1.1)  # fmt: skip
-    rows(axes, [one.name(contrast) for contrast in one.found])
+    rows(axes, list(one.names))
     better_right(axes, one.metric)
 
 
-Make = Callable[[str], "Block | None"]
-
-
-def blocks_of(places: Iterable[str], make: Make) -> list[Block]:
-    """The blocks of the data sets that have runs."""
-    return [one for place in places if (one := make(place)) is not None]
+def present(blocks: Iterable[Block | None]) -> list[Block]:
+    """The data sets that have runs."""
+    return [one for one in blocks if one is not None]

@@ -17,7 +17,7 @@ from benchmarks.report.figures.forest import corrected, ends
 from benchmarks.report.figures.sheet import better_right, describe, scale
 from benchmarks.report.layout import DASH, Cell, about, count, heading, listed, mean_sd, p_text
 from benchmarks.report.sections.data import Data, Source
-from benchmarks.report.sections.frame import Sentence, gap, real
+from benchmarks.report.sections.frame import Claim, Sentence, claim, gap, real
 from benchmarks.report.tables import identity, summary
 
 if TYPE_CHECKING:
@@ -233,6 +233,12 @@ def _panel(axes: Axes, one: Block, bars: bool) -> None:
                   markerfacecolor=drawn.colour if contrast.better else "white", markeredgewidth=1.1)  # fmt: skip
     rows(axes, list(one.names))
     better_right(axes, one.metric)
+
+
+def fusion_claim(text: str, blocks: Sequence[Block], table: str) -> list[Claim]:
+    """A claim on CLCR against late fusion, where families against rivals hold that pair."""
+    parts = [(one.title, contrast) for one in blocks for contrast in one.found if contrast.b[0] == "late_fusion"]
+    return [claim(text, parts, table)] if parts else []
 
 
 def present(blocks: Iterable[Block | None]) -> list[Block]:

@@ -110,8 +110,8 @@ class Data:
         """The lines of an analysis; none where it was not made."""
         return analyses.read(self.out / analyses.FOLDER / f"{name}.jsonl")
 
-    def lacking(self, study: str) -> str:
-        """What a study lacks and how to get it, in one sentence; "" where it is complete."""
+    def lacking(self, study: str, counted: bool = True) -> str:
+        """What a study lacks and how to get it, in one sentence; "" where it is complete. counted: with numbers."""
         if study not in self.studies:
             return f"No study {study} is declared in benchmarks/studies.yaml."
         wanted = keys_of_study(self.studies[study])
@@ -122,7 +122,12 @@ class Data:
         if len(absent) == len(wanted):
             return f"The runs of study {study} do not exist yet; {remedy}."
         places = listed(list(dict.fromkeys(f"{key.benchmark}.{key.protocol}" for key in absent)))
-        return f"PARTIAL: {count(len(absent), 'run')} of {len(wanted)} are missing, on {places}; {remedy}."
+        number = f"{count(len(absent), 'run')} of {len(wanted)}" if counted else f"runs of study {study}"
+        return f"PARTIAL: {number} are missing, on {places}; {remedy}."
+
+    def study_of(self, name: str) -> Study:
+        """A study; one without protocols where it is not declared."""
+        return self.studies.get(name, Study(name, name, ()))
 
 
 def keys_of(group: Group) -> Iterator[RunKey]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from scipy import special
 
@@ -132,6 +133,39 @@ def settled_by(parts: Sequence[tuple[str, Contrast]], words: Mapping[str, str]) 
             plan = "two seeds of both at least" if contrast.test is None else f"{needed} {contrast.unit}s"
             plans.append(f"{title}: {plan if needed != DASH or contrast.test is None else 'no number of seeds'}")
     return "; ".join(plans)
+
+
+def none_better(text: str, parts: Sequence[tuple[str, Sequence[Contrast]]], table: str) -> Claim:
+    """The claim that no row is better than its reference: parts are (title, a family). It held where each row leaves no
+    room for being better by what matters, did not hold where one is better, else it is undecided; the number is that
+    of the row that comes nearest to being better."""
+    words, numbers, plans = {}, [], []
+    for title, found in parts:
+        verdicts = {verdict(contrast) for contrast in found}
+        words[title] = FAILED if HELD in verdicts else OPEN if OPEN in verdicts else HELD
+        nearest = max(found, key=_gain)
+        numbers.append(f"{title}: {METRICS[nearest.metric].title} {gap(nearest) if nearest.test else nearest.untested}")
+        plans += [(title, nearest)]
+    return Claim(text, joined(words), "; ".join(numbers), table, settled_by(plans, words))
+
+
+def _gain(contrast: Contrast) -> float:
+    """How much better the row is than its reference."""
+    if contrast.test is None:
+        return -inf
+    return contrast.test.difference * (1 if METRICS[contrast.metric].direction == "max" else -1)
+
+
+def lacks(data: Data, study: str, table: str = "") -> tuple[Sentence, ...]:
+    """What a study lacks, as a sentence; table: whose intro says the same, "" where there is none."""
+    told = data.lacking(study, bool(table))
+    return (Sentence(told, table),) if told else ()
+
+
+def intro_of(data: Data, study: str, *texts: str) -> tuple[str, ...]:
+    """What stands before a table: what its study lacks, then the texts."""
+    told = data.lacking(study)
+    return (*((told,) if told else ()), *texts)
 
 
 def drawn(name: str, figure: object) -> dict[str, bytes]:

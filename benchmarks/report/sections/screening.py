@@ -35,14 +35,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STUDY = "screening"
+Words = tuple[tuple[str, ...], ...]  # one factor, or pairs of factors that share a column
 SHOWN = 4  # pairs that a string of aliases names
 NOTE = (
     "Bars: effect on the main metric of the VALIDATION split, high level minus low, with its 95 % interval. Dark: "
     "significant after Holm's correction over the main effects of the panel. Right: p after correction."
 )
 INTRO = (
-    "Effect: mean at the high level minus mean at the low level, on the VALIDATION split, over all the other choices. The "
-    "design has resolution IV: no main effect is mixed up with a pair of choices, but pairs are with other pairs.",
+    "Effect: mean at the high level minus mean at the low level, on the VALIDATION split, over all the other choices. "
+    "The design has resolution IV: no main effect is mixed up with a pair of choices, but pairs are with other pairs.",
 )
 
 
@@ -106,16 +107,15 @@ def effects_of(
     names: Sequence[str], levels: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> tuple[tuple[Effect, ...], str]:
     """Main effects, then pairs. levels (n, k) of -1 and 1 in orthogonal columns; scores (n, seeds)."""
-    columns = {(name,): levels[:, place] for place, name in enumerate(names)}
-    pairs = aliases(names, levels)
-    columns |= {words: levels[:, list(names).index(words[0][0])] * levels[:, list(names).index(words[0][1])]
-                for words in pairs}  # type: ignore[misc]  # fmt: skip
+    columns: dict[Words, NDArray[np.float64]] = {((name,),): levels[:, n] for n, name in enumerate(names)}
+    for words in aliases(names, levels):
+        columns[words] = levels[:, [list(names).index(name) for name in words[0]]].prod(axis=1)
     values = {words: float(2 * (column @ scores.mean(axis=1)) / len(column)) for words, column in columns.items()}
     error, df, told = _error(list(values.values()), scores)
     half = -float(special.stdtrit(df, ALPHA / 2)) * error
     p = {words: 2 * float(special.stdtr(df, -abs(value) / error)) if error else float(value == 0)
          for words, value in values.items()}  # fmt: skip
-    mains = [words for words in values if len(words) == 1 and isinstance(words[0], str)]
+    mains = [words for words in values if len(words[0]) == 1]
     corrected = dict(zip(mains, holm([p[words] for words in mains]), strict=True))
     found = [
         Effect(_name(words), words in corrected, v, v - half, v + half, p[words], corrected.get(words, 1.0))
@@ -124,20 +124,17 @@ def effects_of(
     return tuple(sorted(found, key=lambda effect: (not effect.main, -abs(effect.value)))), told
 
 
-def aliases(names: Sequence[str], levels: NDArray[np.float64]) -> list[tuple[tuple[str, str], ...]]:
-    """The pairs of factors in groups that the design cannot tell apart (up to the sign)."""
-    found: dict[tuple[float, ...], list[tuple[str, str]]] = {}
+def aliases(names: Sequence[str], levels: NDArray[np.float64]) -> list[Words]:
+    """The pairs of factors in groups that the design cannot tell apart."""
+    found: dict[tuple[float, ...], list[tuple[str, ...]]] = {}
     for a, b in combinations(range(len(names)), 2):
-        column = levels[:, a] * levels[:, b]
-        found.setdefault(tuple(column * column[0]), []).append((names[a], names[b]))
+        found.setdefault(tuple(levels[:, a] * levels[:, b]), []).append((names[a], names[b]))
     return [tuple(pairs) for pairs in found.values()]
 
 
-def _name(words: Sequence[str | tuple[str, str]]) -> str:
-    if isinstance(words[0], str):
-        return words[0]
+def _name(words: Words) -> str:
     more = f" and {count(len(words) - SHOWN, 'more pair')}" if len(words) > SHOWN else ""
-    return " = ".join(" × ".join(pair) for pair in words[:SHOWN]) + more
+    return " = ".join(" × ".join(word) for word in words[:SHOWN]) + more
 
 
 def _error(effects: Sequence[float], scores: NDArray[np.float64]) -> tuple[float, float, str]:
@@ -208,7 +205,8 @@ def _tally(one: Screened) -> str:
     told = listed(parts) if parts else "no choice makes a significant difference"
     first = one.mains[0]
     size = f"{METRICS[metric].title} {signed(metric, first.value)} {interval(metric, first.low, first.high)}"
-    return f"{comparing.set_title(one.group)}, {count(len(one.mains), 'main effect')}: {told}; largest {size}, {first.name}."
+    where = f"{comparing.set_title(one.group)}, {count(len(one.mains), 'main effect')}"
+    return f"{where}: {told}; largest {size}, {first.name}."
 
 
 def _figure(found: Sequence[Screened]) -> Figure:

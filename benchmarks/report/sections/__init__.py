@@ -10,6 +10,9 @@ from benchmarks.report.sections.frame import Section
 SECTIONS: dict[str, str] = {
     "claims": "benchmarks.report.sections.claims",
     "budget": "benchmarks.report.sections.budget",
+    "optimiser": "benchmarks.report.sections.optimiser",
+    "choices": "benchmarks.report.sections.choices",
+    "screening": "benchmarks.report.sections.screening",
     "pooling": "benchmarks.report.sections.pooling",
     "leak": "benchmarks.report.sections.leak",
     "efficiency": "benchmarks.report.sections.efficiency",

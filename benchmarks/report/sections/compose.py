@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.drawing import style
-from benchmarks.errors import InputError, plain
-from benchmarks.record import RunRecord, parsed
+from benchmarks.errors import plain
+from benchmarks.record import RunRecord
 from benchmarks.report import layout, render
 from benchmarks.report.collect import Collected
 from benchmarks.report.layout import Cell, Table, listed, number
 from benchmarks.report.published import Published
 from benchmarks.report.sections import SECTIONS, load
-from benchmarks.report.sections.data import FOLDER as RUNS
 from benchmarks.report.sections.data import Data, gather, keys_of
 from benchmarks.report.sections.frame import MEANING, Claim, Made, Section, Sentence, real
+from benchmarks.report.sections.trials import trials
 
 Parts = tuple[Section, Made]
 REPORT = "REPORT.md"
@@ -147,7 +146,7 @@ def compute_table(data: Data) -> Table:
     spent = [
         ("Runs of the main tables", [_hours(r) for key, r in data.records.items() if key in main]),
         ("Runs of the studies", [_hours(r) for key, r in data.records.items() if key not in main]),
-        ("Searches", list(_trials(data.out))),
+        ("Searches", [trial.seconds / HOUR for trial in trials(data.out)]),
     ]
     total = sum(hours for _, some in spent for hours in some)
     rows = [(name, str(len(some)), number(sum(some), DIGITS)) for name, some in spent]
@@ -171,23 +170,3 @@ def compute_table(data: Data) -> Table:
 
 def _hours(record: RunRecord) -> float:
     return record.time_s / HOUR
-
-
-def _trials(out: Path) -> Iterator[float]:
-    """Core-hours of each trial of the searches below ``out`` and of those of its studies."""
-    for folder in (out / "search", out / RUNS / "search"):
-        for path in sorted(folder.glob("*.jsonl")):
-            for place, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-                if line.strip():
-                    yield _trial(line, f"{path}:{place}")
-
-
-def _trial(line: str, where: str) -> float:
-    try:
-        seconds = parsed(line)["time_s"]
-        if type(seconds) in (int, float) and 0 <= seconds <= sys.float_info.max:
-            return float(seconds) / HOUR
-        told = "field 'time_s' is not a time"
-    except (ValueError, TypeError, KeyError) as error:
-        told = f"not a trial of a search ({type(error).__name__})"
-    raise InputError(f"{where}: {told}; restore the line from git or search again")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from baselines import METHODS
-from benchmarks import studies
+from benchmarks import curves, studies
+from benchmarks.curves import Curve
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord
 from benchmarks.report.collect import FULL, RUN, RUN_COLUMNS, Collected, Group, GroupKey, Row, collect, load_spec
@@ -51,6 +52,7 @@ class Data:
     studies: Mapping[str, Study] = field(default_factory=dict)
     published: Published = field(default_factory=Published)
     after: str = ""
+    _curves: dict[str, dict[curves.Identity, Curve]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def records(self) -> Mapping[RunKey, RunRecord]:
@@ -87,16 +89,28 @@ class Data:
         key = GroupKey(benchmark, protocol, data, source.profile)
         return self._values.get((key, (source.method, source.variant), split), NO_VALUES)
 
-    def diagnostics(self, place: str, source: Source, data: str = "real") -> Values:
-        """Diagnostic by name and seed of the runs of a source."""
+    def records_of(self, place: str, source: Source, data: str = "real") -> list[RunRecord]:
+        """The finished runs of a source, by seed."""
         benchmark, _, protocol = (source.place or place).partition(".")
         seeds = {seed for values in self.values(place, source, data=data).values() for seed in values}
+        keys = (RunKey(benchmark, protocol, data, source.profile, source.method, source.variant, seed)
+                for seed in sorted(seeds))  # fmt: skip
+        return [self.records[key] for key in keys]
+
+    def curves(self, benchmark: str) -> Mapping[curves.Identity, Curve]:
+        """The committed learning curves of a benchmark's runs and of its studies' runs."""
+        if benchmark not in self._curves:
+            folders = (self.out / "curves", self.out / FOLDER / "curves")
+            self._curves[benchmark] = {k: v for f in folders for k, v in curves.read(f / f"{benchmark}.jsonl").items()}
+        return self._curves[benchmark]
+
+    def diagnostics(self, place: str, source: Source, data: str = "real") -> Values:
+        """Diagnostic by name and seed of the runs of a source."""
         found: dict[str, dict[int, float]] = defaultdict(dict)
-        for seed in sorted(seeds):
-            key = RunKey(benchmark, protocol, data, source.profile, source.method, source.variant, seed)
-            for name, value in self.records[key].diagnostics.items():
+        for record in self.records_of(place, source, data):
+            for name, value in record.diagnostics.items():
                 if isinstance(value, int | float):
-                    found[name][seed] = float(value)
+                    found[name][record.key.seed] = float(value)
         return found
 
     def compared(

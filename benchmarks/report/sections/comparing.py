@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from benchmarks.report.layout import DASH, Cell, about, count, heading, listed, 
 from benchmarks.report.sections.data import Data, Source
 from benchmarks.report.sections.frame import Claim, Sentence, claim, gap, real
 from benchmarks.report.tables import identity, summary
+
+NAMED = 4  # rows that a sentence names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,9 +64,15 @@ class Block:
         """The comparison of that row, None where it has no values."""
         return next((contrast for contrast in self.found if contrast.a == row), None)
 
+    def only(self, wanted: Callable[[str], bool]) -> Block:
+        """The same with some of the comparisons; the family stays what it was."""
+        return self._taking([n for n, name in enumerate(self.names) if wanted(name)])
+
     def sorted_by_size(self) -> Block:
         """The same with the largest difference first."""
-        order = sorted(range(len(self.found)), key=lambda n: -_size(self.found[n]))
+        return self._taking(sorted(range(len(self.found)), key=lambda n: -_size(self.found[n])))
+
+    def _taking(self, order: Sequence[int]) -> Block:
         extra = {title: [column[n] for n in order] for title, column in self.extra.items()}
         names = tuple(self.names[n] for n in order)
         return replace(self, found=tuple(self.found[n] for n in order), names=names, extra=extra)
@@ -86,7 +94,7 @@ def _size(contrast: Contrast) -> float:
 
 def set_title(group: Group) -> str:
     """The name of a data set and its protocol."""
-    return f"{group.spec.title}, {group.key.protocol}"
+    return f"{group.spec.title.partition(' (')[0]} {group.key.protocol}"
 
 
 def block(
@@ -172,12 +180,25 @@ def tally(one: Block) -> str:
     if not tested:
         return f"{one.title}: {count(len(named), 'comparison')}, none could be tested."
     hits = {sign: [name for name, contrast in named if contrast.better == sign] for sign in (1, -1)}
-    parts = [f"{len(hits[sign])} significantly {word} ({listed(hits[sign])})" for sign, word in
+    parts = [f"{len(hits[sign])} significantly {word}{_named(hits[sign])}" for sign, word in
              ((1, "better"), (-1, "worse")) if hits[sign]]  # fmt: skip
     told = listed(parts) if parts else "none significantly better or worse"
     name, largest = max(tested, key=lambda pair: _size(pair[1]))
     size = f"{METRICS[one.metric].title} {gap(largest)}"
     return f"{one.title}, {count(len(named), 'comparison')}: {told}; largest difference {size}, {name}."
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names in brackets, where they are few."""
+    return f" ({'; '.join(names)})" if len(names) <= NAMED else ""
+
+
+def overall(blocks: Sequence[Block], text: str) -> str:
+    """One sentence on all families of a table: how many comparisons are significant, either way, of how many."""
+    found = [contrast for one in blocks for contrast in one.found]
+    better, worse = (sum(contrast.better == sign for contrast in found) for sign in (1, -1))
+    where = f"{count(len(found), 'comparison')} on {count(len(blocks), 'data set')}"
+    return f"{text}: {better} of {where} significantly better, {worse} significantly worse."
 
 
 def tallies(blocks: Sequence[Block], table: str) -> tuple[Sentence, ...]:

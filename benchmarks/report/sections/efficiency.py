@@ -29,8 +29,10 @@ def build(data: Data) -> Made:
     for share, some in blocks.items():
         if some:
             name, where = f"share_{share}", f"with {share} % of the training data"
-            tables.append(comparing.table(name, f"CLCR against others {where}", some, intro_of(data, STUDY, INTRO)))
-            told += [Sentence(f"With {share} %: {sentence.text}", name) for sentence in comparing.tallies(some, name)]
+            summed = comparing.overall(some, f"CLCR against the others {where}")
+            intro = intro_of(data, STUDY, INTRO, summed)
+            tables.append(comparing.table(name, f"CLCR against others {where}", some, intro))
+            told.append(Sentence(summed, name))
             claims += comparing.fusion_claim(f"CLCR is better than late fusion {where}", some, name)
     panels = [panel for place in study.protocols if (panel := _panel(data, place, shares)).lines]
     figure = lines.draw(panels, "Score by share of the training data · real data, profile open",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.report.collect import FULL, OURS, label
-from benchmarks.report.sections import comparing
+from benchmarks.report.sections import comparing, rule
 from benchmarks.report.sections.comparing import Block, Pair
 from benchmarks.report.sections.data import Data, Source, methods_at
-from benchmarks.report.sections.frame import Made, Section, claim, drawn, intro_of, lacks
+from benchmarks.report.sections.frame import Made, Section, Sentence, claim, drawn, intro_of, lacks
 
 STUDY = "pooling"
 ATTENTION = "pooling-attention"
@@ -31,13 +31,25 @@ def build(data: Data) -> Made:
     ours = [(one.title, contrast) for one in own if (contrast := one.of((OURS, ATTENTION))) is not None]
     claims = [claim("Attention pooling makes CLCR better than mean pooling", ours, "methods")] if ours else []
     if rivals:
-        tables.append(comparing.table("rivals", "CLCR against others with attention pooling", rivals, (RIVALS,)))
-        told += comparing.tallies(rivals, "rivals")
+        summed = comparing.overall(rivals, "CLCR against the others, all with attention pooling")
+        tables.append(comparing.table("rivals", "CLCR against others with attention pooling", rivals, (RIVALS, summed)))
+        told.append(Sentence(summed, "rivals"))
         claims += comparing.fusion_claim("With attention pooling CLCR is better than late fusion", rivals, "rivals")
+    if ruled := _ruled(data, profile):
+        tables.append(rule.table([ruled]))
+        told.append(Sentence(rule.summed([ruled]), "rule"))
     figure = comparing.intervals(own, "Attention pooling minus mean pooling · real data, profile open",
                                  ends_of="attention")  # fmt: skip
     return Made(tuple(tables), drawn("methods", figure), tuple(told), tuple(claims),
                 {"methods": "Attention pooling minus mean pooling by method"})  # fmt: skip
+
+
+def _ruled(data: Data, profile: str) -> rule.Ruled | None:
+    """Attention pooling under the rule, over all methods and data sets; a set that is worse is named with the method."""
+    study = data.study_of(STUDY)
+    pairs = [(f"{place} ({label(m)})", place, Source(profile, m), Source(study.profile, m))
+             for place in study.protocols for m in methods_at(study, place)]  # fmt: skip
+    return rule.judged(data, ATTENTION, pairs)
 
 
 def _own(data: Data, place: str, profile: str) -> Block | None:

@@ -45,7 +45,7 @@ def build(data: Data) -> Made:
 
 
 def _ruled(data: Data, profile: str) -> rule.Ruled | None:
-    """Attention pooling under the rule, over all methods and data sets; a set that is worse is named with the method."""
+    """Attention pooling under the rule, over all methods and data sets; what is worse is named with the method."""
     study = data.study_of(STUDY)
     pairs = [(f"{place} ({label(m)})", place, Source(profile, m), Source(study.profile, m))
              for place in study.protocols for m in methods_at(study, place)]  # fmt: skip

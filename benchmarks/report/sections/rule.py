@@ -1,7 +1,7 @@
-"""What is acted on: the rule that benchmarks/studies.yaml stated before the runs of ``choices`` and ``pooling`` existed.
+"""What is acted on: the rule that benchmarks/studies.yaml stated before there were runs of ``choices`` and ``pooling``.
 
-A setting counts when its improvement on validation metrics, paired by seed and in units of the standard deviation of the
-default over seeds, is positive over all pairs (two-sided p < 0.05, t) and its mean is worse on no data set.
+A setting counts when its improvement on validation metrics, paired by seed and in units of the standard deviation of
+the default over seeds, is positive over all pairs (two-sided p < 0.05, t) and its mean is worse on no data set.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def table(found: Sequence[Ruled], intro: Sequence[str] = ()) -> Table:
 def summed(found: Sequence[Ruled]) -> str:
     """One sentence on all of them."""
     names = [one.setting for one in found if one.verdict == YES]
-    told = f"{len(names)} of them: {listed(names)}" if names else "none of them"
-    return f"By the rule stated beforehand, of {count(len(found), 'setting')} what counts is {told}."
+    told = f": {listed(names)}" if names else ""
+    return f"By the rule stated beforehand {len(names)} of {count(len(found), 'setting')} count{told}."
 
 
 def _pairs(one: Ruled) -> int:

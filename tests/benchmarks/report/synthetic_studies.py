@@ -26,9 +26,13 @@ def record(key: RunKey, shift: float = 0.0, **changes: object) -> RunRecord:
     values = {name: _value(name, key, shift) for name in spec.metrics}
     part = float(key.profile.rpartition("share-")[2]) / 100 if "share-" in key.profile else 0.7
     participation = {f"participation.{level}.{m}": part for level in range(3) for m in modalities}
-    given = {"metrics": {"test": values, "valid": values}, "diagnostics": participation,
-             "selection": {"metric": spec.main_metric, "epoch": 3, "value": 0.5},
-             "what": {"config": {"training": {"epochs": 12}, "variant": key.variant}, "data_digest": f"{key.seed}"}}  # fmt: skip
+    what = {"config": {"training": {"epochs": 12}, "variant": key.variant}, "data_digest": f"{key.seed}"}
+    given = {
+        "metrics": {"test": values, "valid": values},
+        "diagnostics": participation,
+        "selection": {"metric": spec.main_metric, "epoch": 3, "value": 0.5},
+        "what": what,
+    }
     return make(key, values, **{**given, **changes})
 
 

@@ -16,6 +16,7 @@ from benchmarks.report.sections.frame import Claim, Made, Section, claim, drawn,
 
 STUDY = "budget"
 BEST = "share-70"  # the fixed share next to the paper's best participation, 0.68
+BEST_NAME = BEST.removeprefix("share-")
 EVERY = "share-100"
 LEARNED: Row = (OURS, FULL)
 SHARES, GAMMAS = Look("#0072B2", "o", (0, (5, 1.5))), Look("#009E73", "s", (0, (3, 1, 1, 1)))
@@ -63,7 +64,7 @@ def _shares(data: Data, place: str, group: Group) -> Block | None:
     named = [(f"{row[1].removeprefix('share-')} % of the tokens", row) for row in rows]
     pairs = [_pair(data, place, name, row, (OURS, BEST)) for name, row in [("learned budget", LEARNED), *named]]
     known = " ".join(_cell(data, place, (OURS, BEST)))
-    return comparing.block(group, pairs, f"each share against {BEST} (participation {known})")
+    return comparing.block(group, pairs, f"each share against {BEST_NAME} % of the tokens (participation {known})")
 
 
 def _gammas(data: Data, place: str, group: Group) -> Block | None:
@@ -119,10 +120,10 @@ def _claims(shares: list[Block], gammas: list[Block]) -> tuple[Claim, ...]:
     found = []
     full = [(one.title, contrast) for one in shares if (contrast := one.of((OURS, EVERY))) is not None]
     if full:
-        text = "Exchanging 70 % of the tokens is better than exchanging all of them"
+        text = f"Exchanging {BEST_NAME} % of the tokens is better than exchanging all of them"
         found.append(claim(text, full, "shares", better=-1))
     if shares:
-        text = "No other share of the tokens is better than 70 %"
+        text = f"No other share of the tokens is better than {BEST_NAME} %"
         found.append(none_better(text, [(one.title, one.found) for one in shares], "shares"))
     if gammas:
         text = "No other gamma is better than 1"

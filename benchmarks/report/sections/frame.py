@@ -31,7 +31,7 @@ MEANING = (
     "for a difference that matters (1 point, 0.02 of MAE); else it is undecided. Intervals shown are at 95 %."
 )
 FIGURES = ("svg", "png")
-NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:[.,]\d+)*(?![\w])")
+NUMBER = re.compile(r"(?<![\w.-])[+−]?\d+(?:[.,]\d+)*(?![\w])")
 
 
 @dataclass(frozen=True)

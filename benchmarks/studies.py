@@ -22,6 +22,7 @@ FILE = Path(__file__).with_name("studies.yaml")
 JOIN = "+"
 OWN = ("tuned", "methods")  # what a setting says besides values
 TUNED = ("base", "none", "own")
+SECTIONS = ("settings", "screening", "studies", "after")
 BASIC = 5
 WORDS = tuple(word for size in (1, 3, 5) for word in combinations(range(BASIC), size))  # columns of the screening
 
@@ -84,8 +85,8 @@ def declared(path: Path = FILE) -> tuple[Mapping[str, Setting], Mapping[str, Stu
     """All settings and all studies, in the order of the file. InputError names the file and what is wrong there."""
     raw = _mapping(plain_yaml.read(path), path.name)
     for name in raw:
-        if name not in ("settings", "screening", "studies"):
-            raise unknown("section", name, ("settings", "screening", "studies"), path.name)
+        if name not in SECTIONS:
+            raise unknown("section", name, SECTIONS, path.name)
     settings = {
         name: _setting(name, _mapping(values, f"{path.name}: settings.{name}"), path.name)
         for name, values in _mapping(raw.get("settings", {}), f"{path.name}: settings").items()
@@ -96,6 +97,16 @@ def declared(path: Path = FILE) -> tuple[Mapping[str, Setting], Mapping[str, Stu
         for name, values in _mapping(raw.get("studies", {}), f"{path.name}: studies").items()
     }
     return settings, studies
+
+
+@cache
+def after(path: Path = FILE) -> str:
+    """The profile of the main tables with the one change, ``after: {profile: NAME}``; "" where none is named."""
+    raw = _mapping(_mapping(plain_yaml.read(path), path.name).get("after", {}), f"{path.name}: after")
+    for name in raw:
+        if name != "profile":
+            raise unknown("field", name, ("profile",), f"{path.name}: after")
+    return str(_typed(raw.get("profile", ""), "str", f"{path.name}: after.profile"))
 
 
 @cache

@@ -18,6 +18,7 @@ from benchmarks.report.costs import cost_table
 from benchmarks.report.examples import Examples
 from benchmarks.report.figures import KINDS, SUFFIXES, figures
 from benchmarks.report.layout import DATA, Table, count, listed
+from benchmarks.report.sections import SECTIONS, compose
 from benchmarks.report.significance import significance_table
 from benchmarks.report.tables import main_table
 
@@ -46,7 +47,7 @@ def build(
     stale: Collection[RunKey] = (),
 ) -> Built:
     """<out>/records/*.jsonl -> <out>/tables/{main,ablation,significance,published,cost}.{md,csv,tex}, <out>/figures/*,
-    <out>/site/index.html.
+    <out>/site/index.html, <out>/REPORT.md, <out>/findings/*.
 
     The tables of a selection are made but not written: <out>/tables and <out>/figures always hold all that the records
     hold. Everything is made before the first file is written.
@@ -76,7 +77,7 @@ def build(
     parts = [name for name in MAKERS if only in (None, name)]
     notes = tuple(f"{name} are left out: {LACKS[name]()}" for name in parts if LACKS[name]())
     made = {name: MAKERS[name](collected, tables, out) for name in parts if not LACKS[name]()}
-    files = [path for name, contents in made.items() for path in write_part(contents, out / name)]
+    files = [path for name, contents in made.items() for path in write_part(contents, out, name)]
     return Built(tuple(files), tables, collected.holes, collected, notes)
 
 
@@ -104,15 +105,20 @@ def tables_of(collected: Collected, numbers: published.Published, examples: Exam
     return tuple(replace(table, intro=(warning, *table.intro)) for table in tables)
 
 
-def write_part(contents: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
-    """Write <folder>/<name> for each name, each file in one step; figures that the records no longer give go."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_part(contents: Mapping[str, bytes], out: Path, part: str) -> tuple[Path, ...]:
+    """Write the files of a part, each in one step; those of ``MADE`` in its folder that it no longer has go."""
+    (out / part).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_bytes(folder / name, content)
-    for path in folder.iterdir():
-        if path.name not in contents and FIGURE.fullmatch(path.name):
+        write_bytes(place_of(out, part, name), content)
+    for path in (out / part).iterdir():
+        if path.name not in contents and MADE.fullmatch(path.name):
             path.unlink()
-    return tuple(folder / name for name in contents)
+    return tuple(place_of(out, part, name) for name in contents)
+
+
+def place_of(out: Path, part: str, name: str) -> Path:
+    """Where a file of a part lies: in the folder of the part, or beside it."""
+    return out / name if name in BESIDE else out / part / name
 
 
 def _tables(_: Collected, tables: Sequence[Table], __: Path) -> dict[str, bytes]:
@@ -127,12 +133,26 @@ def _site(collected: Collected, tables: Sequence[Table], out: Path) -> dict[str,
     return {site.PAGE: site.make(out, collected, tables)}
 
 
+def _findings(collected: Collected, _: Sequence[Table], out: Path) -> dict[str, bytes]:
+    return compose.contents(out, collected, read_published(out))
+
+
 # A part is a folder of <out>: its name -> what makes its files, by name, from the records, their tables and <out>.
 MAKERS: dict[str, Callable[[Collected, Sequence[Table], Path], Mapping[str, bytes]]] = {
     "tables": _tables,
     "figures": _figures,
     "site": _site,
+    "findings": _findings,
 }
 # What a part needs and is not here, with the remedy; "" where nothing lacks.
-LACKS: dict[str, Callable[[], str]] = {"tables": str, "figures": drawing.lacking, "site": str}
-FIGURE = re.compile(rf"(?:{'|'.join(KINDS)})_(?:{'|'.join(DATA)})_\w+\.(?:{'|'.join(SUFFIXES)})")
+LACKS: dict[str, Callable[[], str]] = {
+    "tables": str,
+    "figures": drawing.lacking,
+    "site": str,
+    "findings": drawing.lacking,
+}
+BESIDE = (compose.REPORT,)  # files that lie beside the folder of their part
+MADE = re.compile(
+    rf"(?:{'|'.join(KINDS)})_(?:{'|'.join(DATA)})_\w+\.(?:{'|'.join(SUFFIXES)})"
+    rf"|(?:{'|'.join(SECTIONS) or compose.SUMMARY})_\w+\.(?:md|csv|{'|'.join(SUFFIXES)})"
+)

@@ -7,13 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.report.figures import SUFFIXES
 from benchmarks.report.findings import Finding, Part
 from benchmarks.report.layout import count
 
 # Folders of <out> that the report fills. A new kind of file is one more row; a folder that is not committed is not
 # compared.
-GENERATED = ("tables", "figures", "site")
-NOT_READ = ("runs", *GENERATED)
+GENERATED = ("tables", "figures", "site", "findings")
+NOT_READ = ("runs", *GENERATED, *report.BESIDE)
 PINS = Path(__file__).resolve().parents[2] / "constraints.txt"
 DRAWS = ("matplotlib", "pillow", "numpy")  # what decides the bytes of a figure
 REMEDY = "make it again with `clcr report` and commit it with the records"
@@ -31,7 +32,7 @@ def compare(out: Path) -> Part:
         elsewhere = {name: other_bytes(name) for name in committed}
         kinds = [name for name in committed if not elsewhere[name]]
         failures = [failure for name in kinds for failure in _folder(name, out, again)]
-        number = sum(len(_files(out / name)) for name in kinds)
+        number = sum(len(_files(name, out)) for name in kinds)
     if not committed:
         failures = [Finding(str(out / GENERATED[0]), "the report's tables", "no such folder", REMEDY)]
     notes = tuple(f"{name} are not compared: {why}" for name, why in elsewhere.items() if why)
@@ -40,9 +41,13 @@ def compare(out: Path) -> Part:
 
 def other_bytes(name: str) -> str:
     """Why a kind of file cannot come out the same here, in words; "" where it must."""
-    lacking = report.LACKS[name]()
-    if lacking or name != "figures" or not PINS.is_file():
-        return lacking
+    return report.LACKS[name]() or (_other_pictures() if name == "figures" else "")
+
+
+def _other_pictures() -> str:
+    """Why pictures have other bytes here, "" where they have the same."""
+    if not PINS.is_file():
+        return ""
     pins = dict(line.strip().split("==") for line in PINS.read_text(encoding="utf-8").splitlines() if "==" in line)
     here = {package: version(package) for package in DRAWS}
     wrong = [f"{package} is {here[package]}, pinned {pins.get(package)}" for package in DRAWS
@@ -50,20 +55,25 @@ def other_bytes(name: str) -> str:
     return "; ".join(wrong)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+def _files(name: str, out: Path) -> list[Path]:
+    """The files of a kind, below ``out``; those beside its folder too, pictures only where they can be the same."""
+    found = [path for path in (out / name).rglob("*") if path.is_file()]
+    if name == "findings":
+        found += [out / beside for beside in report.BESIDE if (out / beside).is_file()]
+        left_out = SUFFIXES if _other_pictures() else ()
+        found = [path for path in found if path.suffix[1:] not in left_out]
+    return sorted(path.relative_to(out) for path in found)
 
 
 def _folder(name: str, out: Path, again: Path) -> list[Finding]:
-    here, there = out / name, again / name
-    committed, made = _files(here), _files(there)
-    extra = [Finding(str(here / path), "no such file", "one that nothing makes", "delete it") for path in committed
+    committed, made = _files(name, out), _files(name, again)
+    extra = [Finding(str(out / path), "no such file", "one that nothing makes", "delete it") for path in committed
              if path not in made]  # fmt: skip
-    lost = [Finding(str(here / path), "the report's file", "none", REMEDY) for path in made if path not in committed]
+    lost = [Finding(str(out / path), "the report's file", "none", REMEDY) for path in made if path not in committed]
     return extra + lost + [
-        Finding(str(here / path), *difference((there / path).read_bytes(), (here / path).read_bytes()), REMEDY)
+        Finding(str(out / path), *difference((again / path).read_bytes(), (out / path).read_bytes()), REMEDY)
         for path in made
-        if path in committed and (there / path).read_bytes() != (here / path).read_bytes()
+        if path in committed and (again / path).read_bytes() != (out / path).read_bytes()
     ]  # fmt: skip
 
 

@@ -1,0 +1,180 @@
+"""Whether learned parts hold what they are named after: probes of networks trained on twins, whose factors are known.
+
+A linear probe reads the true factors of a twin (benchmarks/twin.py) from what a network makes of a modality. It is
+fitted on the training split and scored on the test split; the same probes of the network's first values stand beside,
+because random features show much of what goes into them. What a probe finds is there; the network need not use it.
+
+Classes move all factors alike, so that a network that knows the class would seem to know every factor. Of a twin with
+classes, factors are therefore measured from the mean of their class: that part only the sample's own tokens can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.analyses.inside import Inside, collect
+from benchmarks.analyses.probes import Predictors, area_under_curve, canonical_correlation, ridge_r2
+from benchmarks.data import FoldData
+from benchmarks.errors import InputError
+from benchmarks.metrics import compute
+from benchmarks.runner.execute import Setting, assemble
+from benchmarks.runner.group import Group
+from benchmarks.runner.seeds import streams
+from clcr.api import LEVELS
+
+Array = NDArray[Any]
+Score = Callable[[Predictors, Array, Array, Array], float]
+STATES = ("trained", "untrained")
+LEARNED = ("features", "shared", "private")
+STREAMS = ("sent", "received")
+FACTORS = ("shared", "private", "foreign")
+DIGITS = 4
+
+
+def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[dict[str, Any]]:
+    """The probes of each seed of a group that was trained on a twin; InputError on other data.
+
+    A cell is {"mean": x, "levels": [3]}, means over modalities and by true level; x rounded to 4 decimals.
+    - probe {state: {part: {factor: cell}}}: R^2 on the test split of ridge regressions (``probes.ridge_r2``). state:
+      trained or untrained. part: features (mean of the encoder's tokens, of any method), shared and private (summaries
+      of CLCR, vectors of MISA). factor: the true shared factor of the level, the private one of the modality at the
+      level, and foreign, the private ones of the other modalities, one by one. A part that has no levels (of MISA, and
+      all features of a method that reads the deepest level alone) is probed for the factors of each.
+    - cca {state: {part: {factor: cell}}}: the same as mean canonical correlations.
+    - leakage {state: {stream: {factor: cell}}}: R^2 as in probe, of what a modality sends into the exchange (mean of
+      its tokens as they enter it, weighted by alpha) and of what it receives (mean of what is added). CLCR only.
+    - auroc {state: {kind: {"mean", "levels", "modalities": {name: [3]}}}}: how well alpha finds the real tokens that
+      show a factor of the level (informative), and distractors, among all real ones; 0.5 is chance, and below 0.5
+      distractors are kept out. Mean over samples of one area each. Variants that weigh tokens only.
+    - gap {"metric", "score", "ceiling", "gap"}: main metric on the test split, the best reachable one, score - ceiling.
+    """
+    seeds = [streams(r.key.benchmark, r.key.protocol, r.key.seed, own.fold) for r, own in zip(runs, data, strict=True)]
+    for run in runs:
+        if "factors" not in run.prepared.truth:
+            raise InputError(f"{run.key}: field 'data': the factors of real data are not known; use --data twin")
+    with torch.random.fork_rng([group.device] if group.device.type == "cuda" else []):
+        untrained = assemble(runs, data, seeds)
+    splits = [[collect(each, data, split) for split in ("train", "test")] for each in (group, untrained)]
+    found = []
+    for seed, (run, own) in enumerate(zip(runs, data, strict=True)):
+        truth = Truth(run, own)
+        states = {
+            state: measure(truth, train[seed], test[seed]) for state, (train, test) in zip(STATES, splits, strict=True)
+        }
+        kinds = [kind for kind in ("probe", "cca", "leakage", "auroc") if kind in states["trained"]]
+        values: dict[str, Any] = {kind: {state: states[state][kind] for state in STATES} for kind in kinds}
+        found.append(values | {"gap": _gap(run, own, splits[0][1][seed])})
+    return found
+
+
+class Truth:
+    """The true factors of a fold's samples, per split: shared (n, 3, k) and private {modality: (n, 3, k)}, measured
+    from the means of the classes where there are some; planted {kind: {modality: (n, 3, T)}} of the test split."""
+
+    def __init__(self, run: Setting, data: FoldData) -> None:
+        truth, arrangement = run.prepared.truth, run.arrangement
+        self.modalities = tuple(name.removeprefix("private_") for name in truth["factors"] if name != "shared")
+        self._factors: dict[str, dict[str, Array]] = {}
+        rows = {split: arrangement.rows[self.modalities[0]][data.indices[split]] for split in ("train", "test")}
+        for name, factor in truth["factors"].items():
+            label = truth["clean"] if run.protocol.n_classes is not None else np.zeros(len(factor), dtype=int)
+            means = {c: factor[rows["train"]][label[rows["train"]] == c].mean(0) for c in np.unique(label)}
+            centred = factor - np.stack([means[c] for c in label])
+            self._factors[name] = {split: centred[row] for split, row in rows.items()}
+        self.planted = {
+            "informative": {name: truth["informative"][name][rows["test"]] for name in self.modalities},
+            "distractor": {
+                name: truth["distractor"][name][rows["test"]][:, None].repeat(LEVELS, axis=1)
+                for name in self.modalities
+            },
+        }
+
+    def factors(self, kind: str, modality: str, levels: Mapping[str, int], split: str) -> list[Array]:
+        """What a part of a modality is probed for, (n, k) each: ``levels`` tells which level each modality stands for,
+        ``kind`` is one of FACTORS."""
+        if kind == "shared":
+            return [self._factors["shared"][split][:, levels[modality]]]
+        names = [name for name in self.modalities if (name == modality) == (kind == "private")]
+        return [self._factors[f"private_{name}"][split][:, levels[name]] for name in names]
+
+
+def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
+    """All probes of one network, from what it showed of the training and of the test split."""
+    learned, exchanged = ([name for name in names if name in test.parts] for names in (LEARNED, STREAMS))
+    found: dict[str, Any] = {
+        "probe": {part: _probed(truth, train, test, part, ridge_r2) for part in learned},
+        "cca": {part: _probed(truth, train, test, part, canonical_correlation) for part in learned},
+    }
+    if exchanged:
+        found["leakage"] = {part: _probed(truth, train, test, part, ridge_r2) for part in exchanged}
+    if test.alpha is not None and test.binds is not None:
+        found["auroc"] = {kind: _areas(truth, test, kind) for kind in truth.planted}
+    return found
+
+
+def _probed(truth: Truth, train: Inside, test: Inside, part: str, score: Score) -> dict[str, Any]:
+    """A cell for each kind of factor."""
+    fitted, other = train.parts[part], test.parts[part]
+    predictors = {place: Predictors(fitted[:, place[0], place[1]]) for place in np.ndindex(fitted.shape[1:3])}
+    found = {}
+    for kind in FACTORS:
+        table = np.full((LEVELS, len(test.modalities)), np.nan)
+        for m, modality in enumerate(test.modalities):
+            for place, levels in _places(truth, test, part):
+                targets = (truth.factors(kind, modality, levels, split) for split in ("train", "test"))
+                each = [score(predictors[place, m], y, other[:, place, m], z) for y, z in zip(*targets, strict=True)]
+                table[levels[modality], m] = np.mean(each) if each else np.nan
+        found[kind] = _cell(table)
+    return found
+
+
+def _places(truth: Truth, inside: Inside, part: str) -> list[tuple[int, dict[str, int]]]:
+    """Where a part is read, and which true level each modality stands for there."""
+    if inside.parts[part].shape[1] == 1:
+        return [(0, dict.fromkeys(truth.modalities, level)) for level in range(LEVELS)]
+    found = []
+    for slot in range(LEVELS):
+        levels = dict.fromkeys(truth.modalities, slot)
+        if inside.slots is not None and part != "features":
+            levels |= {name: int(inside.slots[slot, k]) for k, name in enumerate(inside.modalities)}
+        found.append((slot, levels))
+    return found
+
+
+def _areas(truth: Truth, inside: Inside, kind: str) -> dict[str, Any]:
+    """Areas under the curves of alpha, (true level, modality)."""
+    assert inside.alpha is not None
+    assert inside.slots is not None
+    assert inside.real is not None
+    table = np.full(inside.alpha.shape[1:3], np.nan)
+    for slot, m in np.ndindex(table.shape):
+        planted = truth.planted[kind][inside.modalities[m]][:, inside.slots[slot, m]]
+        tokens = min(planted.shape[-1], inside.alpha.shape[-1])
+        parts = (inside.alpha[:, slot, m], planted, inside.real[:, m])
+        table[inside.slots[slot, m], m] = area_under_curve(*(x[:, :tokens] for x in parts))
+    by_modality = {name: _rounded(table[:, m]) for m, name in enumerate(inside.modalities)}
+    return _cell(table) | {"modalities": by_modality}
+
+
+def _cell(table: Array) -> dict[str, Any]:
+    """Means of a table (3, M)."""
+    return {"mean": _rounded(table.mean()), "levels": _rounded(table.mean(1))}
+
+
+def _rounded(x: Array) -> Any:
+    """Floats of few digits; None where there is no number."""
+    if np.ndim(x):
+        return [_rounded(value) for value in x]
+    return round(float(x), DIGITS) if np.isfinite(x) else None
+
+
+def _gap(run: Setting, data: FoldData, inside: Inside) -> dict[str, Any]:
+    metric = run.spec.main_metric
+    score = compute((metric,), inside.prediction, data.targets("test"))[metric]
+    ceiling = float(run.prepared.truth["ceiling"][metric])
+    return {"metric": metric, "score": score, "ceiling": ceiling, "gap": score - ceiling}

@@ -39,6 +39,7 @@ FLOORS = {
     "benchmarks.unpack": 1,
     "benchmarks.published": 1,
     "benchmarks.splits": 1,
+    "benchmarks.studies": 2,
     "clcr.layers": 1,
     "clcr.api": 1,
     "clcr.config": 1,

@@ -65,8 +65,6 @@ FLOORS = {
     "benchmarks.language": 3,
     "benchmarks.word_pieces": 3,
     "benchmarks.runner": 4,
-    "benchmarks.analyses": 4,
-    "benchmarks.analyses.probes": 1,
     REPORT: 4,
     "benchmarks.analyses": 5,
     "benchmarks.analysing": 5,

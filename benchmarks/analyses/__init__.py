@@ -59,5 +59,25 @@ ANALYSES: dict[str, Analysis] = {
             "What choosing the epoch on the test split and dropping the last batch are worth",
             keep="epochs",
         ),
+        Analysis(
+            "gates",
+            "benchmarks.analyses.gates:gates",
+            "Gates, exchange, ranks and gradients of trained networks",
+            methods=("clcr", "misa"),
+        ),
+        Analysis(
+            "embedding",
+            "benchmarks.analyses.embedding:embedding",
+            "Shared and private summaries in the plane",
+            methods=("clcr",),
+            variants=("full",),
+            seeds=(0,),
+        ),
+        Analysis(
+            "mechanism",
+            "benchmarks.analyses.mechanism:mechanism",
+            "What learned parts hold of the twins' true factors",
+            data=("twin",),
+        ),
     )
 }

@@ -1,4 +1,13 @@
-"""Where shared and private parts of test samples lie: a t-SNE of one network's summaries in the plane."""
+"""Where shared and private parts of test samples lie: a t-SNE of a network's summaries in the plane.
+
+Values: lists of one length: points [[x, y], ...] (3 decimals), part (shared or private), modality, level (1 to 3) and
+label (the class, or the value), of up to 300 samples of the test split, spread evenly over it; fewer, so that there are
+at most ``POINTS``. Shared and private summaries have one width: all are embedded together (van der Maaten and Hinton,
+JMLR 9, 2008; scikit-learn, from the first two principal components in double precision).
+
+An embedding shows neighbours; distances between clusters and their sizes mean nothing. Networks of different folds do
+not fit together: of several folds the first is shown.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +16,35 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analyses.inside import collect
+from benchmarks.analyses.inside import Inside, collect, with_group
+from benchmarks.analyses.team import Team, Values
 from benchmarks.data import FoldData
-from benchmarks.runner.execute import Setting
 from benchmarks.runner.group import Group
 
-MOST = 300  # samples of a split, spread evenly over it
+MOST, POINTS = 300, 2400
 SEED, PERPLEXITY = 0, 30.0
 PARTS = ("shared", "private")
 
 
-def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[dict[str, Any]]:
-    """A point for each test sample (at most ``MOST``), part, level and modality, of each seed.
-
-    Shared and private summaries have one width, so that all points are embedded together (van der Maaten and Hinton,
-    JMLR 9, 2008; scikit-learn, in double precision, from the first two principal components). Gives lists of one
-    length: points [[x, y], ...], part, modality, level (1 to 3) and label (the class, or the value).
-
-    An embedding shows neighbours; distances between clusters and their sizes mean nothing. Those of different folds or
-    networks do not fit together: of several folds the first is shown.
-    """
-    del runs
-    return [
-        _embedded(inside.modalities, inside.parts, own.targets("test"))
-        for inside, own in zip(collect(group, data, "test"), data, strict=True)
-    ]
+def embedding(team: Team) -> list[Values | Exception]:
+    """The values of each run."""
+    fold, group = next(with_group(team))
+    team.tell(1.0)
+    return list(analyse(group, fold.data))
 
 
-def _embedded(modalities: Sequence[str], parts: Any, targets: np.ndarray) -> dict[str, Any]:
+def analyse(group: Group, data: Sequence[FoldData]) -> list[Values]:
+    """The values of each seed of a group of CLCR at one fold."""
+    pairs = zip(collect(group, data, "test"), data, strict=True)
+    return [_embedded(inside, own.targets("test")) for inside, own in pairs]
+
+
+def _embedded(inside: Inside, targets: np.ndarray) -> Values:
     from sklearn.manifold import TSNE
 
-    chosen = np.unique(np.linspace(0, len(targets) - 1, min(MOST, len(targets))).round().astype(int))
+    parts, modalities = inside.parts, inside.modalities
+    most = min(MOST, POINTS // sum(parts[part][0, ..., 0].size for part in PARTS), len(targets))
+    chosen = np.unique(np.linspace(0, len(targets) - 1, max(1, most)).round().astype(int))
     found: dict[str, list[Any]] = {"part": [], "modality": [], "level": [], "label": []}
     rows = []
     for part in PARTS:

@@ -1,4 +1,18 @@
-"""Gates, weights and gradients of trained networks: who decides, how much is exchanged, which parts still learn."""
+"""Gates, weights and gradients of trained networks: who decides, how much is exchanged, which parts still learn.
+
+Values, of the test split; keys that a variant or method lacks are absent, those of several folds are means over their
+samples:
+- pi, eta {modality: mean}: weight on the shared path, gate on the private path; omega [3], omega_entropy (nats),
+  omega_alone: share of samples with one level above 0.9.
+- rho [3], participation {modality: [3]}: share of the real tokens with alpha > 0; binds {modality: [3]}: share of
+  samples whose budget binds; alpha: mean over real tokens, levels and modalities.
+- exchange_share {modality: [3]}: norm of what the exchange adds to all tokens / norm of the tokens it is added to.
+- rank_shared, rank_private {modality: [3]}: effective rank of the summaries' coordinates over the whole split
+  (``clcr.regularizers.effective_rank``); MISA's vectors have [1].
+- mix: L_mix over the split, without its weight; kappa: mean over samples and pairs of different levels.
+- gradient {part: rms}: root mean square over a part's numbers of the gradient of all losses together, on the first
+  batch of the first epoch, in training mode without dropout.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.analyses.inside import Inside, collect
+from benchmarks.analyses.inside import Inside, collect, with_group
+from benchmarks.analyses.team import Team, Values
 from benchmarks.data import FoldData
 from benchmarks.runner.execute import Setting
 from benchmarks.runner.group import Group, Share
@@ -25,20 +40,17 @@ ALONE = 0.9  # a level with more than this share of omega stands alone
 BUDGET = "intraced.budget."
 
 
-def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[dict[str, Any]]:
-    """What the gates of each seed do on the test split of one fold; keys that a variant or method lacks are absent.
+def gates(team: Team) -> list[Values | Exception]:
+    """The values of each run."""
+    folds = [(fold.data, analyse(group, team.runs, fold.data)) for fold, group in with_group(team)]
+    return [
+        pool([values[place] for _, values in folds], [data[place].size("test") for data, _ in folds])
+        for place in range(len(team))
+    ]
 
-    - pi, eta {modality: mean}: weight on the shared path, gate on the private path; omega [3], omega_entropy (nats),
-      omega_alone: share of samples with one level above 0.9.
-    - rho [3], participation {modality: [3]}: share of the real tokens with alpha > 0; binds {modality: [3]}: share of
-      samples whose budget binds; alpha: mean over real tokens, levels and modalities.
-    - exchange_share {modality: [3]}: norm of what the exchange adds to all tokens / norm of the tokens it is added to.
-    - rank_shared, rank_private {modality: [3]}: effective rank of the summaries' coordinates over the whole split
-      (``clcr.regularizers.effective_rank``); MISA's vectors have [1].
-    - mix: L_mix over the split, without its weight; kappa: mean over samples and pairs of different levels.
-    - gradient {part: rms}: root mean square over a part's numbers of the gradient of all losses together, on the first
-      batch of the first epoch, in training mode without dropout.
-    """
+
+def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[Values]:
+    """The values of each seed of a group at one fold."""
     seen = collect(group, data, "test")
     rms = _gradients(group, runs, data)
     rho = _rho(group)
@@ -50,9 +62,9 @@ def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> 
     return found
 
 
-def pool(folds: Sequence[Mapping[str, Any]], samples: Sequence[int]) -> dict[str, Any]:
+def pool(folds: Sequence[Mapping[str, Any]], samples: Sequence[int]) -> Values:
     """The values of several folds of one run as one: means, weighted with the numbers of test samples."""
-    pooled: dict[str, Any] = _mean(folds, np.asarray(samples) / sum(samples))
+    pooled: Values = _mean(folds, np.asarray(samples) / sum(samples))
     return pooled
 
 

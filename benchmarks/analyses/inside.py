@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.analyses.team import Fold, Team
 from benchmarks.data import FoldData
+from benchmarks.errors import InputError
 from benchmarks.runner.group import EVALUATION_BATCH, Group
 from clcr.api import LEVELS, Method, Output
 from clcr.intercad import Aggregated, Summaries
@@ -72,6 +74,14 @@ class Inside:
     omega: Array | None = None
     pi: Array | None = None
     eta: Array | None = None
+
+
+def with_group(team: Team) -> Iterator[tuple[Fold, Group]]:
+    """The folds of a team with its trained group. InputError for rows without a training loop."""
+    for fold in team.folds():
+        if fold.group is None:
+            raise InputError(f"{team.keys[0]}: field 'method': a fitted model has no inside; choose a trained method")
+        yield fold, fold.group
 
 
 def collect(group: Group, data: Sequence[FoldData], split: str) -> list[Inside]:

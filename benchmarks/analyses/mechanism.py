@@ -6,6 +6,20 @@ because random features show much of what goes into them. What a probe finds is 
 
 Classes move all factors alike, so that a network that knows the class would seem to know every factor. Of a twin with
 classes, factors are therefore measured from the mean of their class: that part only the sample's own tokens can tell.
+
+Values; a cell is {"mean": x, "levels": [3]}, means over modalities and by true level, of 4 decimals:
+- probe {state: {part: {factor: cell}}}: R^2 on the test split of ridge regressions (``probes.ridge_r2``). state:
+  trained or untrained. part: features (mean of the encoder's tokens, of any method), shared and private (summaries of
+  CLCR, vectors of MISA). factor: the true shared factor of the level, the private one of the modality at the level, and
+  foreign, the private ones of the other modalities, one by one. A part that has no levels (of MISA, and the features of
+  a method that reads the deepest level alone) is probed for the factors of each.
+- cca {state: {part: {factor: cell}}}: the same as mean canonical correlations.
+- leakage {state: {stream: {factor: cell}}}: R^2 as in probe, of what a modality sends into the exchange (mean of its
+  tokens as they enter it, weighted by alpha) and of what it receives (mean of what is added). CLCR only.
+- auroc {state: {kind: {"mean", "levels", "modalities": {name: [3]}}}}: how well alpha finds the real tokens that show a
+  factor of the level (informative), and distractors, among all real ones; 0.5 is chance, and below 0.5 distractors are
+  kept out. Mean over samples of one area each. Variants that weigh tokens only.
+- gap {"metric", "score", "ceiling", "gap"}: main metric on the test split, the best reachable one, score - ceiling.
 """
 
 from __future__ import annotations
@@ -17,8 +31,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.analyses.inside import Inside, collect
+from benchmarks.analyses.inside import Inside, collect, with_group
 from benchmarks.analyses.probes import Predictors, area_under_curve, canonical_correlation, ridge_r2
+from benchmarks.analyses.team import Team, Values
 from benchmarks.data import FoldData
 from benchmarks.errors import InputError
 from benchmarks.metrics import compute
@@ -36,23 +51,14 @@ FACTORS = ("shared", "private", "foreign")
 DIGITS = 4
 
 
-def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[dict[str, Any]]:
-    """The probes of each seed of a group that was trained on a twin; InputError on other data.
+def mechanism(team: Team) -> list[Values | Exception]:
+    """The values of each run."""
+    (found,) = [analyse(group, team.runs, fold.data) for fold, group in with_group(team)]  # twins have one fold
+    return list(found)
 
-    A cell is {"mean": x, "levels": [3]}, means over modalities and by true level; x rounded to 4 decimals.
-    - probe {state: {part: {factor: cell}}}: R^2 on the test split of ridge regressions (``probes.ridge_r2``). state:
-      trained or untrained. part: features (mean of the encoder's tokens, of any method), shared and private (summaries
-      of CLCR, vectors of MISA). factor: the true shared factor of the level, the private one of the modality at the
-      level, and foreign, the private ones of the other modalities, one by one. A part that has no levels (of MISA, and
-      all features of a method that reads the deepest level alone) is probed for the factors of each.
-    - cca {state: {part: {factor: cell}}}: the same as mean canonical correlations.
-    - leakage {state: {stream: {factor: cell}}}: R^2 as in probe, of what a modality sends into the exchange (mean of
-      its tokens as they enter it, weighted by alpha) and of what it receives (mean of what is added). CLCR only.
-    - auroc {state: {kind: {"mean", "levels", "modalities": {name: [3]}}}}: how well alpha finds the real tokens that
-      show a factor of the level (informative), and distractors, among all real ones; 0.5 is chance, and below 0.5
-      distractors are kept out. Mean over samples of one area each. Variants that weigh tokens only.
-    - gap {"metric", "score", "ceiling", "gap"}: main metric on the test split, the best reachable one, score - ceiling.
-    """
+
+def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> list[Values]:
+    """The values of each seed of a group at its fold; InputError on data whose factors are not known."""
     seeds = [streams(r.key.benchmark, r.key.protocol, r.key.seed, own.fold) for r, own in zip(runs, data, strict=True)]
     for run in runs:
         if "factors" not in run.prepared.truth:
@@ -67,7 +73,7 @@ def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> 
             state: measure(truth, train[seed], test[seed]) for state, (train, test) in zip(STATES, splits, strict=True)
         }
         kinds = [kind for kind in ("probe", "cca", "leakage", "auroc") if kind in states["trained"]]
-        values: dict[str, Any] = {kind: {state: states[state][kind] for state in STATES} for kind in kinds}
+        values: Values = {kind: {state: states[state][kind] for state in STATES} for kind in kinds}
         found.append(values | {"gap": _gap(run, own, splits[0][1][seed])})
     return found
 
@@ -113,7 +119,8 @@ def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
     if exchanged:
         found["leakage"] = {part: _probed(truth, train, test, part, ridge_r2) for part in exchanged}
     if test.alpha is not None and test.binds is not None:
-        found["auroc"] = {kind: _areas(truth, test, kind) for kind in truth.planted}
+        areas = {kind: _areas(truth, test, kind) for kind in truth.planted}
+        found["auroc"] = {kind: cell for kind, cell in areas.items() if np.isfinite(cell["levels"]).all()}
     return found
 
 
@@ -129,7 +136,8 @@ def _probed(truth: Truth, train: Inside, test: Inside, part: str, score: Score) 
                 targets = (truth.factors(kind, modality, levels, split) for split in ("train", "test"))
                 each = [score(predictors[place, m], y, other[:, place, m], z) for y, z in zip(*targets, strict=True)]
                 table[levels[modality], m] = np.mean(each) if each else np.nan
-        found[kind] = _cell(table)
+        if np.isfinite(table).all():  # one modality alone has no foreign factors
+            found[kind] = _cell(table)
     return found
 
 
@@ -167,10 +175,8 @@ def _cell(table: Array) -> dict[str, Any]:
 
 
 def _rounded(x: Array) -> Any:
-    """Floats of few digits; None where there is no number."""
-    if np.ndim(x):
-        return [_rounded(value) for value in x]
-    return round(float(x), DIGITS) if np.isfinite(x) else None
+    """Floats of few digits."""
+    return [_rounded(value) for value in x] if np.ndim(x) else round(float(x), DIGITS)
 
 
 def _gap(run: Setting, data: FoldData, inside: Inside) -> dict[str, Any]:

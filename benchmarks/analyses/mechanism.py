@@ -4,8 +4,9 @@ A linear probe reads the true factors of a twin (benchmarks/twin.py) from what a
 fitted on the training split and scored on the test split; the same probes of the network's first values stand beside,
 because random features show much of what goes into them. What a probe finds is there; the network need not use it.
 
-Classes move all factors alike, so that a network that knows the class would seem to know every factor. Of a twin with
-classes, factors are therefore measured from the mean of their class: that part only the sample's own tokens can tell.
+Classes move all factors together, so that a network that knows the class would seem to know every factor. Of a twin
+with classes, parts and factors are therefore measured from their means over the training samples of the true class:
+what a part tells beyond the class can only come from the sample's own tokens.
 
 Values; a cell is {"mean": x, "levels": [3]}, means over modalities and by true level, of 4 decimals:
 - probe {state: {part: {factor: cell}}}: R^2 on the test split of ridge regressions (``probes.ridge_r2``). state:
@@ -79,34 +80,41 @@ def analyse(group: Group, runs: Sequence[Setting], data: Sequence[FoldData]) -> 
 
 
 class Truth:
-    """The true factors of a fold's samples, per split: shared (n, 3, k) and private {modality: (n, 3, k)}, measured
-    from the means of the classes where there are some; planted {kind: {modality: (n, 3, T)}} of the test split."""
+    """The true factors of a fold's samples, and planted {kind: {modality: (n, 3, T)}} of the test split."""
 
     def __init__(self, run: Setting, data: FoldData) -> None:
-        truth, arrangement = run.prepared.truth, run.arrangement
+        truth = run.prepared.truth
         self.modalities = tuple(name.removeprefix("private_") for name in truth["factors"] if name != "shared")
-        self._factors: dict[str, dict[str, Array]] = {}
-        rows = {split: arrangement.rows[self.modalities[0]][data.indices[split]] for split in ("train", "test")}
-        for name, factor in truth["factors"].items():
-            label = truth["clean"] if run.protocol.n_classes is not None else np.zeros(len(factor), dtype=int)
-            means = {c: factor[rows["train"]][label[rows["train"]] == c].mean(0) for c in np.unique(label)}
-            centred = factor - np.stack([means[c] for c in label])
-            self._factors[name] = {split: centred[row] for split, row in rows.items()}
+        self._rows = {s: run.arrangement.rows[self.modalities[0]][data.indices[s]] for s in ("train", "test")}
+        self._classes = None if run.protocol.n_classes is None else truth["clean"]
+        self._factors = {
+            name: self.within_class(*(x[self._rows[split]] for split in ("train", "test")))
+            for name, x in truth["factors"].items()
+        }
+        rows = self._rows["test"]
         self.planted = {
-            "informative": {name: truth["informative"][name][rows["test"]] for name in self.modalities},
+            "informative": {name: truth["informative"][name][rows] for name in self.modalities},
             "distractor": {
-                name: truth["distractor"][name][rows["test"]][:, None].repeat(LEVELS, axis=1)
-                for name in self.modalities
+                name: truth["distractor"][name][rows][:, None].repeat(LEVELS, axis=1) for name in self.modalities
             },
         }
 
-    def factors(self, kind: str, modality: str, levels: Mapping[str, int], split: str) -> list[Array]:
-        """What a part of a modality is probed for, (n, k) each: ``levels`` tells which level each modality stands for,
-        ``kind`` is one of FACTORS."""
+    def within_class(self, train: Array, test: Array) -> tuple[Array, Array]:
+        """What the samples of both splits (n, ...) show beside the mean of their true class on the training split;
+        values of a regression stay as they are."""
+        if self._classes is None:
+            return train, test
+        known, asked = (self._classes[self._rows[split]] for split in ("train", "test"))
+        means = np.stack([train[known == c].mean(0) for c in range(int(max(known.max(), asked.max())) + 1)])
+        return train - means[known], test - means[asked]
+
+    def factors(self, kind: str, modality: str, levels: Mapping[str, int]) -> list[tuple[Array, ...]]:
+        """What a part of a modality is probed for, (n, k) of the training and the test split each. ``levels`` tells
+        which level each modality stands for, ``kind`` is one of FACTORS."""
         if kind == "shared":
-            return [self._factors["shared"][split][:, levels[modality]]]
+            return [tuple(x[:, levels[modality]] for x in self._factors["shared"])]
         names = [name for name in self.modalities if (name == modality) == (kind == "private")]
-        return [self._factors[f"private_{name}"][split][:, levels[name]] for name in names]
+        return [tuple(x[:, levels[name]] for x in self._factors[f"private_{name}"]) for name in names]
 
 
 def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
@@ -126,15 +134,15 @@ def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
 
 def _probed(truth: Truth, train: Inside, test: Inside, part: str, score: Score) -> dict[str, Any]:
     """A cell for each kind of factor."""
-    fitted, other = train.parts[part], test.parts[part]
+    fitted, other = truth.within_class(train.parts[part], test.parts[part])
     predictors = {place: Predictors(fitted[:, place[0], place[1]]) for place in np.ndindex(fitted.shape[1:3])}
     found = {}
     for kind in FACTORS:
         table = np.full((LEVELS, len(test.modalities)), np.nan)
         for m, modality in enumerate(test.modalities):
             for place, levels in _places(truth, test, part):
-                targets = (truth.factors(kind, modality, levels, split) for split in ("train", "test"))
-                each = [score(predictors[place, m], y, other[:, place, m], z) for y, z in zip(*targets, strict=True)]
+                targets = truth.factors(kind, modality, levels)
+                each = [score(predictors[place, m], y, other[:, place, m], z) for y, z in targets]
                 table[levels[modality], m] = np.mean(each) if each else np.nan
         if np.isfinite(table).all():  # one modality alone has no foreign factors
             found[kind] = _cell(table)

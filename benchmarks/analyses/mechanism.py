@@ -8,12 +8,15 @@ Classes move all factors together, so that a network that knows the class would 
 with classes, parts and factors are therefore measured from their means over the training samples of the true class:
 what a part tells beyond the class can only come from the sample's own tokens.
 
-Values; a cell is {"mean": x, "levels": [3]}, means over modalities and by true level, of 4 decimals:
+Values; a cell is {"mean": x, "levels": [3]}, means over modalities and by true level (absent where a level
+has nothing to probe), of 4 decimals:
 - probe {state: {part: {factor: cell}}}: R^2 on the test split of ridge regressions (``probes.ridge_r2``). state:
   trained or untrained. part: features (mean of the encoder's tokens, of any method), shared and private (summaries of
   CLCR, vectors of MISA). factor: the true shared factor of the level, the private one of the modality at the level, and
   foreign, the private ones of the other modalities, one by one. A part that has no levels (of MISA, and the features of
   a method that reads the deepest level alone) is probed for the factors of each.
+  Of a regression also shared_label and private_label: of these factors, the one direction that moves the label, where
+  there is one. A network has no reason to keep the others.
 - cca {state: {part: {factor: cell}}}: the same as mean canonical correlations.
 - leakage {state: {stream: {factor: cell}}}: R^2 as in probe, of what a modality sends into the exchange (mean of its
   tokens as they enter it, weighted by alpha) and of what it receives (mean of what is added). CLCR only.
@@ -49,6 +52,7 @@ STATES = ("trained", "untrained")
 LEARNED = ("features", "shared", "private")
 STREAMS = ("sent", "received")
 FACTORS = ("shared", "private", "foreign")
+BEARING = "_label"  # of a factor, its direction that moves the label
 DIGITS = 4
 
 
@@ -91,6 +95,7 @@ class Truth:
             name: self.within_class(*(x[self._rows[split]] for split in ("train", "test")))
             for name, x in truth["factors"].items()
         }
+        self._bearing = {} if self._classes is not None else _bearing(truth["factors"], truth["clean"])
         rows = self._rows["test"]
         self.planted = {
             "informative": {name: truth["informative"][name][rows] for name in self.modalities},
@@ -110,11 +115,35 @@ class Truth:
 
     def factors(self, kind: str, modality: str, levels: Mapping[str, int]) -> list[tuple[Array, ...]]:
         """What a part of a modality is probed for, (n, k) of the training and the test split each. ``levels`` tells
-        which level each modality stands for, ``kind`` is one of FACTORS."""
-        if kind == "shared":
-            return [tuple(x[:, levels[modality]] for x in self._factors["shared"])]
-        names = [name for name in self.modalities if (name == modality) == (kind == "private")]
-        return [tuple(x[:, levels[name]] for x in self._factors[f"private_{name}"]) for name in names]
+        which level each modality stands for, ``kind`` is one of ``kinds``."""
+        kind, bearing, _ = kind.partition(BEARING)
+        names = [name for name in self.modalities if (name == modality) == (kind != "foreign")]
+        found = []
+        for name in names:
+            factor, level = "shared" if kind == "shared" else f"private_{name}", levels[name]
+            pair = tuple(x[:, level] for x in self._factors[factor])
+            direction = self._bearing[factor][level] if bearing else np.eye(pair[0].shape[-1])
+            found += [tuple(x @ direction for x in pair)] if direction.any() else []
+        return found
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of factors that there are."""
+        return FACTORS + tuple(f"{kind}{BEARING}" for kind in ("shared", "private") if self._bearing)
+
+
+def _bearing(factors: Mapping[str, Array], clean: Array) -> dict[str, Array]:
+    """Of each factor the unit direction (3, k, 1) that moves the clean value, zero where none does. The value is a
+    weighted sum of all factors, so that least squares give the weights."""
+    flat = np.concatenate([x.reshape(len(x), -1) for x in factors.values()], axis=1)
+    weights = np.linalg.lstsq(np.c_[flat, np.ones(len(flat))], clean, rcond=None)[0]
+    found, start = {}, 0
+    for name, x in factors.items():
+        own = weights[start : (start := start + x[0].size)].reshape(*x.shape[1:], 1)
+        length = np.linalg.norm(own, axis=1, keepdims=True)
+        moves = length > 1e-6 * np.abs(weights).max()
+        found[name] = np.where(moves, own / np.where(moves, length, 1.0), 0.0)
+    return found
 
 
 def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
@@ -122,29 +151,31 @@ def measure(truth: Truth, train: Inside, test: Inside) -> dict[str, Any]:
     learned, exchanged = ([name for name in names if name in test.parts] for names in (LEARNED, STREAMS))
     found: dict[str, Any] = {
         "probe": {part: _probed(truth, train, test, part, ridge_r2) for part in learned},
-        "cca": {part: _probed(truth, train, test, part, canonical_correlation) for part in learned},
+        "cca": {part: _probed(truth, train, test, part, canonical_correlation, FACTORS) for part in learned},
     }
     if exchanged:
         found["leakage"] = {part: _probed(truth, train, test, part, ridge_r2) for part in exchanged}
     if test.alpha is not None and test.binds is not None:
         areas = {kind: _areas(truth, test, kind) for kind in truth.planted}
-        found["auroc"] = {kind: cell for kind, cell in areas.items() if np.isfinite(cell["levels"]).all()}
+        found["auroc"] = {kind: cell for kind, cell in areas.items() if cell}
     return found
 
 
-def _probed(truth: Truth, train: Inside, test: Inside, part: str, score: Score) -> dict[str, Any]:
-    """A cell for each kind of factor."""
+def _probed(
+    truth: Truth, train: Inside, test: Inside, part: str, score: Score, kinds: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A cell for each kind of factor, all by default."""
     fitted, other = truth.within_class(train.parts[part], test.parts[part])
     predictors = {place: Predictors(fitted[:, place[0], place[1]]) for place in np.ndindex(fitted.shape[1:3])}
     found = {}
-    for kind in FACTORS:
+    for kind in kinds or truth.kinds:
         table = np.full((LEVELS, len(test.modalities)), np.nan)
         for m, modality in enumerate(test.modalities):
             for place, levels in _places(truth, test, part):
                 targets = truth.factors(kind, modality, levels)
                 each = [score(predictors[place, m], y, other[:, place, m], z) for y, z in targets]
                 table[levels[modality], m] = np.mean(each) if each else np.nan
-        if np.isfinite(table).all():  # one modality alone has no foreign factors
+        if np.isfinite(table).any():  # one modality alone has no foreign factors
             found[kind] = _cell(table)
     return found
 
@@ -173,16 +204,19 @@ def _areas(truth: Truth, inside: Inside, kind: str) -> dict[str, Any]:
         tokens = min(planted.shape[-1], inside.alpha.shape[-1])
         parts = (inside.alpha[:, slot, m], planted, inside.real[:, m])
         table[inside.slots[slot, m], m] = area_under_curve(*(x[:, :tokens] for x in parts))
+    if not np.isfinite(table).all():  # nowhere both kinds of tokens in one sample
+        return {}
     by_modality = {name: _rounded(table[:, m]) for m, name in enumerate(inside.modalities)}
     return _cell(table) | {"modalities": by_modality}
 
 
 def _cell(table: Array) -> dict[str, Any]:
-    """Means of a table (3, M)."""
-    return {"mean": _rounded(table.mean()), "levels": _rounded(table.mean(1))}
+    """Means of a table (3, M), of the places that have a number; by level where each has one."""
+    mean = {"mean": _rounded(np.nanmean(table))}
+    return mean | ({"levels": _rounded(np.nanmean(table, 1))} if np.isfinite(table).any(1).all() else {})
 
 
-def _rounded(x: Array) -> Any:
+def _rounded(x: Any) -> Any:
     """Floats of few digits."""
     return [_rounded(value) for value in x] if np.ndim(x) else round(float(x), DIGITS)
 

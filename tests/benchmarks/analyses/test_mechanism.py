@@ -64,6 +64,23 @@ def test_a_part_holds_what_it_was_made_of(benchmark: str) -> None:
                 assert found[kind][part][factor]["mean"] == pytest.approx(0, abs=0.06)
 
 
+def test_the_direction_that_moves_the_label_is_told_apart() -> None:
+    truth, raw, rows, modalities = planted("cmu_mosi")
+    clean, factors = raw["clean"], raw["factors"]
+    flat = np.concatenate([x.reshape(len(x), -1) for x in factors.values()], axis=1)
+    fitted = np.linalg.lstsq(flat, clean - clean.mean(), rcond=None)[0]
+    weights = fitted[: factors["shared"][0].size].reshape(3, 3)
+    insides = []
+    for split in SPLITS:
+        x = np.einsum("nlk,lk->nl", factors["shared"][rows[split]], weights)
+        part = np.broadcast_to(x[:, :, None, None], (len(x), 3, 3, 1))
+        insides.append(Inside(np.zeros(1), modalities, parts={"shared": part}))
+    cells = measure(truth, *insides)["probe"]["shared"]
+    assert cells["shared_label"]["levels"] == pytest.approx([1] * 3, abs=0.01)
+    assert cells["shared"]["levels"] == pytest.approx([1 / 3] * 3, abs=0.1)
+    assert cells["private_label"]["levels"] == pytest.approx([0] * 3, abs=0.05)
+
+
 def test_a_private_stream_leaks_and_a_shared_one_does_not() -> None:
     leak = shown("cmu_mosi", sent="private", received="shared")["leakage"]
     assert leak["sent"]["private"]["mean"] > 0.99
@@ -154,7 +171,9 @@ def test_every_method_has_its_probes_and_an_untrained_one_stands_beside(method: 
     split = method in ("clcr", "misa")
     assert found["probe"]["trained"].keys() == ({"features", "shared", "private"} if split else {"features"})
     assert found["cca"]["trained"].keys() == found["probe"]["trained"].keys()
-    assert all(cells.keys() == FACTORS for cells in found["probe"]["trained"].values())
+    assert all(cells.keys() == FACTORS for cells in found["cca"]["trained"].values())
+    label = {"shared_label", "private_label"}
+    assert all(cells.keys() == FACTORS | label for cells in found["probe"]["trained"].values())
     assert ("leakage" in found) == (method == "clcr")
     assert ("auroc" in found) == (method == "clcr" and variant not in ("no_intraced", "dense_budget"))
     for kind in found.keys() - {"gap"}:

@@ -89,7 +89,7 @@ def plan(name: str, records: Iterable[RunRecord], options: Options, matches: Cal
     to_do = [record.key for record in rest if record.key not in {*bare, *stale}]
     able = [r for r in done if _has_weights(analysis, r.key, options) and r.key not in stale]
     teams = tuple(team for team in _teams(able) if any(record.key in to_do for record in team))
-    return Work(analysis, teams, *(tuple(sorted(keys)) for keys in (to_do, current, bare)), stale=stale)
+    return Work(analysis, teams, tuple(sorted(to_do)), tuple(sorted(current)), tuple(sorted(bare)), stale)
 
 
 def _wanted(analysis: Analysis, key: RunKey) -> bool:

@@ -66,9 +66,7 @@ class Fold:
         try:
             load_tensors(own, self.epochs[place][epoch])
         except ValueError as error:
-            raise InputError(
-                f"{self.data[place].spec.name}: weights: {error}; run it again with --keep"
-            ) from None
+            raise InputError(f"{self.data[place].spec.name}: weights: {error}; run it again with --keep") from None
 
 
 class Team:

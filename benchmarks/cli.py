@@ -326,6 +326,8 @@ def _analyse(args: argparse.Namespace, console: Console) -> int:
     place, selection = replace(_place(args), device=launch.devices(args.device)[0]), _selection(args)
     plan.check_names(selection)
     matches = plan.matcher(selection, [name for name in SELECTION if getattr(args, name) is not None])
+    if args.study:
+        matches = set(plan.select(selection, place.cache)[0]).__contains__
     return analysing.run(args.name, place, matches, args.dry_run, console)
 
 

@@ -15,7 +15,8 @@ from benchmarks.record import RunKey
 class Analysis:
     """One row. ``target`` is "module:function". keep: the weights it reads, as ``clcr run --keep`` names them. fitted:
     whether rows without a training loop, which keep no weights and are fitted again, have it too. methods, variants,
-    seeds, data: the runs it is for; empty means all."""
+    seeds, data: the runs it is for; empty means all. selection: what chooses the epoch in the protocols it is for, as
+    ``spec.Protocol`` says; empty means any."""
 
     name: str
     target: str
@@ -26,6 +27,7 @@ class Analysis:
     variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     data: tuple[str, ...] = ()
+    selection: str = ""
 
     def wants(self, key: RunKey) -> bool:
         """Whether it is for a run."""
@@ -58,6 +60,7 @@ ANALYSES: dict[str, Analysis] = {
             "benchmarks.analyses.habits:habits",
             "What choosing the epoch on the test split and dropping the last batch are worth",
             keep="epochs",
+            selection="validation",
         ),
         Analysis(
             "gates",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from benchmarks.errors import InputError, one_line
 from benchmarks.methods import METHODS
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, execute, store
+from benchmarks.runner.config import protocol_of
 from benchmarks.runner.execute import Options
 from benchmarks.runner.launch import Event, Listener, Result
 from benchmarks.runner.names import base_of
@@ -89,12 +90,14 @@ def plan(name: str, records: Iterable[RunRecord], options: Options, matches: Cal
     to_do = [record.key for record in rest if record.key not in {*bare, *stale}]
     able = [r for r in done if _has_weights(analysis, r.key, options) and r.key not in stale]
     teams = tuple(team for team in _teams(able) if any(record.key in to_do for record in team))
-    return Work(analysis, teams, *(tuple(sorted(keys)) for keys in (to_do, current, bare)), stale=stale)
+    return Work(analysis, teams, tuple(sorted(to_do)), tuple(sorted(current)), tuple(sorted(bare)), stale)
 
 
 def _wanted(analysis: Analysis, key: RunKey) -> bool:
     method = METHODS.get(base_of(key.method))
-    return analysis.wants(key) and method is not None and (analysis.fitted or not method.fitted)
+    if method is None or (method.fitted and not analysis.fitted) or not analysis.wants(key):
+        return False
+    return not analysis.selection or protocol_of(key).selection == analysis.selection
 
 
 def _is_current(line: Line | None, record: RunRecord, name: str) -> bool:
@@ -179,8 +182,3 @@ def keep(options: Options, name: str, lines: Sequence[Line]) -> None:
     with claims.locked(store.runs_folder(options.out)):
         merged = read(path) | {line.key: line for line in lines}
         archive.write_bytes(path, text(merged.values()).encode())
-
-
-def names(asked: Collection[str] = ()) -> list[str]:
-    """The analyses, all or those asked for, in the order of the table."""
-    return [name for name in ANALYSES if not asked or name in asked]

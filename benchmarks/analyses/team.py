@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -66,9 +66,7 @@ class Fold:
         try:
             load_tensors(own, self.epochs[place][epoch])
         except ValueError as error:
-            raise InputError(
-                f"{self.group.folds[place].spec.name}: weights: {error}; run it again with --keep"
-            ) from None
+            raise InputError(f"{self.data[place].spec.name}: weights: {error}; run it again with --keep") from None
 
 
 class Team:
@@ -131,14 +129,15 @@ class Team:
     def _restored(self, number: int) -> Fold:
         kept = self._kept(number)
         group = weights.restore(kept, self.keys, self.options, number)
+        folds = cast("list[FoldData]", group.folds)
 
         def predict(split: str, change: Change | None) -> list[Prediction]:
-            own = _same if change is None else bound(change, group.folds, split, EVALUATION_BATCH)
+            own = _same if change is None else bound(change, folds, split, EVALUATION_BATCH)
             found = group.evaluate(split, own)
             return [each.prediction if isinstance(each, Evaluation) else each for each in found]
 
         epochs = [own.folds[number] for own in kept]
-        return Fold(number, group.folds, self._changes(group.folds), predict, group, epochs)
+        return Fold(number, folds, self._changes(folds), predict, group, epochs)
 
     def _fitted(self, number: int) -> Fold:
         device = environment.pick_device(self.options.device)

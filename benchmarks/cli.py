@@ -131,7 +131,11 @@ def _parser() -> argparse.ArgumentParser:
         command("check", _check, "hold what is committed against today's code: records, published, tables, golden")
     )
     _add_bench(command("bench", _bench, "time training steps of every method, of one seed and of many together"))
-    for sub in (planning, running, status, reporting, searching):
+    analysing = command("analyse", _analyse, "what is found out about trained weights; without NAME: what there is")
+    analysing.add_argument("name", nargs="?", metavar="NAME", help="e.g. robustness: of the runs that kept weights")
+    analysing.add_argument("--dry-run", action="store_true", help="tell what would be done, do nothing")
+    analysing.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute")
+    for sub in (planning, running, status, reporting, searching, analysing):
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
@@ -313,6 +317,18 @@ def _crew(args: argparse.Namespace) -> Crew:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     devices = launch.devices(args.device)
     return launch.Crew(args.workers or launch.default_workers(devices), devices)
+
+
+def _analyse(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import analysing
+    from benchmarks.runner import launch, plan
+
+    place, selection = replace(_place(args), device=launch.devices(args.device)[0]), _selection(args)
+    plan.check_names(selection)
+    matches = plan.matcher(selection, [name for name in SELECTION if getattr(args, name) is not None])
+    if args.study:
+        matches = set(plan.select(selection, place.cache)[0]).__contains__
+    return analysing.run(args.name, place, matches, args.dry_run, console)
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:

@@ -7,18 +7,20 @@ study's runs are planned, executed, resumed and recorded like all others, in an 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import combinations, product
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from baselines import METHODS
 from benchmarks import plain_yaml
 from benchmarks.errors import InputError, unknown
 
 FILE = Path(__file__).with_name("studies.yaml")
 JOIN = "+"
+OWN = ("tuned", "methods")  # what a setting says besides values
 TUNED = ("base", "none", "own")
 BASIC = 5
 WORDS = tuple(word for size in (1, 3, 5) for word in combinations(range(BASIC), size))  # columns of the screening
@@ -27,11 +29,13 @@ WORDS = tuple(word for size in (1, 3, 5) for word in combinations(range(BASIC), 
 @dataclass(frozen=True)
 class Setting:
     """Values by dotted key, such as ``training.lr``. tuned: the search result that they are laid over: that of the
-    "base" profile, "none", or their "own" (<profile>+<name>.tuned.yaml), which then speaks over them."""
+    "base" profile, "none", or their "own" (<profile>+<name>.tuned.yaml), which then speaks over them. methods: further
+    values for single methods."""
 
     name: str
     values: Mapping[str, Any]
     tuned: str = "base"
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,14 @@ def _setting(name: str, values: Mapping[str, Any], file: str) -> Setting:
     tuned = values.get("tuned", "base")
     if tuned not in TUNED:
         raise unknown("value", str(tuned), TUNED, f"{file}: settings.{name}.tuned")
-    return Setting(name, {key: value for key, value in values.items() if key != "tuned"}, tuned)
+    where = f"{file}: settings.{name}.methods"
+    methods = {
+        method: _mapping(own, f"{where}.{method}") for method, own in _mapping(values.get("methods", {}), where).items()
+    }
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS, where)
+    return Setting(name, {key: value for key, value in values.items() if key not in OWN}, tuned, methods)
 
 
 def _study(name: str, values: Mapping[str, Any], where: str, settings: Mapping[str, Setting]) -> Study:

@@ -224,7 +224,7 @@ def _layers(key: RunKey, row: MethodRow, overrides: Sequence[str], tuned: bool) 
     if tuned and all(setting.tuned == "base" for setting in settings):
         yield tuned_path(base).name, load_tuned(base).get(group, {}).get(key.method, {})
     for setting in settings:
-        yield f"{studies.FILE.name}: settings.{setting.name}", dict(setting.values)
+        yield f"{studies.FILE.name}: settings.{setting.name}", {**setting.values, **setting.methods.get(row.name, {})}
     if tuned and own:
         yield tuned_path(key.profile).name, load_tuned(key.profile).get(group, {}).get(key.method, {})
     yield SET, dict(_split_override(text) for text in overrides)

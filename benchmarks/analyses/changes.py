@@ -31,6 +31,7 @@ from clcr.api import Batch
 
 TOKEN_AXIS = {"vector": 0, "tokens": 0, "levels": 1, "spectrogram": 0, "frames": 0}  # of one sample; images have none
 PICTURES = ("image", "frames")
+ROOM = 1 << 29
 SAMPLE_AXES = {"vector": 2, "tokens": 2, "levels": 3, "spectrogram": 2, "image": 3, "frames": 4}
 
 
@@ -111,11 +112,40 @@ def _moments(spec: ModalitySpec, first: Tensor, second: Tensor, count: Tensor) -
     return Moments(mean.float(), variance.sqrt().float())
 
 
+class Drawings:
+    """Noise that was drawn in one protocol, for those who meet the same again, up to ``room`` bytes; what is more is
+    drawn each time."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._room = self._left = room
+        self._where = ("", "")
+        self._known: dict[tuple[str, ...], Tensor] = {}
+
+    def of(self, benchmark: str, protocol: str, spec: ModalitySpec, sample: str) -> Tensor:
+        """As ``standard_noise``."""
+        if (benchmark, protocol) != self._where:
+            self._where, self._known, self._left = (benchmark, protocol), {}, self._room
+        whose = (spec.name, spec.layout, str(spec.shape), sample)
+        found = self._known.get(whose)
+        if found is None:
+            found = standard_noise(benchmark, protocol, spec, sample)
+            if found.nbytes <= self._left:
+                self._left -= found.nbytes
+                self._known[whose] = found
+        return found
+
+
 class Changes:
     """The changes of one fold's data, that of each seed of a group; they read a batch of any of its seeds."""
 
-    def __init__(self, folds: Sequence[FoldData], known: Callable[[FoldData], tuple[Moments, ...]] = moments) -> None:
+    def __init__(
+        self,
+        folds: Sequence[FoldData],
+        known: Callable[[FoldData], tuple[Moments, ...]] = moments,
+        drawings: Drawings | None = None,
+    ) -> None:
         self.specs = folds[0].modalities
+        self._drawings = drawings or Drawings()
         self._folds = list(folds)
         self._moments = [known(data) for data in folds]
 
@@ -160,16 +190,24 @@ class Changes:
         return stacked if batch.target.dim() == 2 else stacked[0]
 
     def _noise(self, m: int, strength: float, batch: Batch, part: Part) -> Tensor:
+        """The term of a modality, on the device of the batch: one of no seed where all seeds have the same samples."""
         x, spec = batch.inputs[m], self.specs[m]
-        rows = []
-        for data, samples in zip(self._folds[part.places], part.samples, strict=True):
-            where, ids = (data.spec.name, data.protocol.name), data.arrangement.ids[samples.numpy()]
-            rows.append(torch.stack([standard_noise(*where, spec, str(name)) for name in ids]))
-        drawn = (torch.stack(rows) if batch.target.dim() == 2 else rows[0]).to(x.device)
+        pairs = zip(self._folds[part.places], part.samples, strict=True)
+        names = [tuple(map(str, data.arrangement.ids[samples.numpy()])) for data, samples in pairs]
+        first, tokens = self._folds[0], 0
         if spec.layout in TOKEN_AXIS:  # a batch is trimmed to the longest sample there is
-            axis = x.dim() - SAMPLE_AXES[spec.layout] + TOKEN_AXIS[spec.layout]
-            drawn = drawn.narrow(axis, 0, x.shape[axis])
+            tokens = x.shape[TOKEN_AXIS[spec.layout] - SAMPLE_AXES[spec.layout]]
+        each = names[:1] if len(set(names)) == 1 else names
+        rows = [self._drawn((first.spec.name, first.protocol.name), spec, own, tokens) for own in each]
+        drawn = (torch.stack(rows) if len(rows) > 1 else rows[0]).to(x.device)
         return drawn * (strength * self._of_seeds("unit", m, batch, part))
+
+    def _drawn(self, where: tuple[str, str], spec: ModalitySpec, names: Iterable[str], tokens: int) -> Tensor:
+        """The noise of some samples (n, ...), of their first tokens where they have any."""
+        rows = (self._drawings.of(*where, spec, name) for name in names)
+        if spec.layout not in TOKEN_AXIS:
+            return torch.stack(list(rows))
+        return torch.stack([row.narrow(TOKEN_AXIS[spec.layout], 0, tokens) for row in rows])
 
 
 def standard_noise(benchmark: str, protocol: str, spec: ModalitySpec, sample: str) -> Tensor:

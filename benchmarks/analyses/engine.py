@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 from benchmarks import archive
 from benchmarks.analysed import Line, path_of, read, rounded, text
 from benchmarks.analyses import ANALYSES, Analysis
+from benchmarks.analyses.team import Shared, Team
 from benchmarks.errors import InputError, one_line
 from benchmarks.methods import METHODS
 from benchmarks.record import RunKey, RunRecord, digest_of
@@ -132,10 +132,10 @@ def execute_all(work: Work, options: Options, listen: Listener) -> list[Result]:
     trusted."""
     lines: list[Line] = []
     results: list[Result] = []
-    known: dict[Any, Any] = {}
+    shared = Shared()
     try:
         for team in work.teams:
-            for result, line in _analyse(work, team, options, listen, known):
+            for result, line in _analyse(work, team, options, listen, shared):
                 lines += [] if line is None else [line]
                 results.append(result)
                 listen(Event("end", result.key, result=result))
@@ -145,11 +145,9 @@ def execute_all(work: Work, options: Options, listen: Listener) -> list[Result]:
 
 
 def _analyse(
-    work: Work, records: Found, options: Options, listen: Listener, known: dict[Any, Any]
+    work: Work, records: Found, options: Options, listen: Listener, shared: Shared
 ) -> list[tuple[Result, Line | None]]:
     """What came of the runs of a team that need a line."""
-    from benchmarks.analyses.team import Team
-
     keys = [record.key for record in records if record.key in work.to_do]
     for key in keys:
         listen(Event("start", key, together=len(keys)))
@@ -160,7 +158,7 @@ def _analyse(
 
     name, began = work.analysis.name, time.perf_counter()
     module, _, function = work.analysis.target.partition(":")
-    found = getattr(importlib.import_module(module), function)(Team(records, options, tell, known))
+    found = getattr(importlib.import_module(module), function)(Team(records, options, tell, shared))
     seconds = (time.perf_counter() - began) / len(keys)
     ended: list[tuple[Result, Line | None]] = []
     for record, values in zip(records, found, strict=True):

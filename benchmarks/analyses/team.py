@@ -8,13 +8,13 @@ which gives the same model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 
-from benchmarks.analyses.changes import Change, Changes, Moments, Part, bound, moments
+from benchmarks.analyses.changes import Change, Changes, Drawings, Moments, Part, bound, moments
 from benchmarks.data import FoldData
 from benchmarks.errors import InputError
 from benchmarks.metrics import compute
@@ -69,6 +69,14 @@ class Fold:
             raise InputError(f"{self.data[place].spec.name}: weights: {error}; run it again with --keep") from None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What teams on the same data need not find out again."""
+
+    moments: dict[Any, tuple[Moments, ...]] = field(default_factory=dict)
+    drawings: Drawings = field(default_factory=Drawings)
+
+
 class Team:
     """Finished runs that differ in the seed alone and trained together.
 
@@ -80,12 +88,12 @@ class Team:
         records: Sequence[RunRecord],
         options: Options,
         tell: Callable[[float], None] = lambda _: None,
-        known: dict[Any, tuple[Moments, ...]] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.records, self.options, self.tell = tuple(records), options, tell
         self.keys: tuple[RunKey, ...] = tuple(record.key for record in records)
         self.runs: tuple[Setting, ...] = tuple(execute.setting(key, options) for key in self.keys)
-        self._known = {} if known is None else known
+        self._shared = shared or Shared()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -160,11 +168,11 @@ class Team:
 
         def known(data: FoldData) -> tuple[Moments, ...]:
             whose = (digests[id(data)], data.fold, data.modalities, str(data.device), data.options.language)
-            if whose not in self._known:
-                self._known[whose] = moments(data)
-            return self._known[whose]
+            if whose not in self._shared.moments:
+                self._shared.moments[whose] = moments(data)
+            return self._shared.moments[whose]
 
-        return Changes(folds, known)
+        return Changes(folds, known, self._shared.drawings)
 
 
 def _same(batch: Batch) -> Batch:

@@ -212,7 +212,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> str:
         (edited(lambda raw: raw["values"].update(zero=True)), "'values.zero' is True"),
         (edited(lambda raw: raw["values"].update(zero=float("nan"))), "'values.zero' is nan"),
         (edited(lambda raw: raw["values"].update(zero=[float("inf")])), "'values.zero.0' is inf"),
-        (edited(lambda raw: raw["values"].update(zero=eval("[" * 40 + "]" * 40))), "nested more than"),
+        (edited(lambda raw: raw["values"].update(zero=json.loads("[" * 40 + "]" * 40))), "nested more than"),
         (edited(lambda raw: raw.update(key=5)), "'key' is no mapping"),
         (edited(lambda raw: raw["key"].update(benchmark="../../etc")), "not a plain name"),
         (edited(lambda raw: raw["key"].update(seed="0")), "key.seed"),

@@ -28,7 +28,7 @@ def draw(sheet: Sheet) -> Figure | None:
     kept = sheet.only([group for group in sheet.groups if _costs(group)])
     if not kept.groups:
         return None
-    looks = _legend({m for group in kept.groups for m in _costs(group)})
+    looks = merged_looks({m for group in kept.groups for m in _costs(group)})
     legend = 0.2 * ceil(len(looks) / KEYS) + 0.12
     figure = page(1.8 * len(kept.groups) + legend)
     heights = [legend, *[1.75] * len(kept.groups)]
@@ -58,8 +58,8 @@ def draw(sheet: Sheet) -> Figure | None:
     return figure
 
 
-def _legend(methods: set[str]) -> dict[str, Look]:
-    """Label -> look; modalities alone that look alike share a label."""
+def merged_looks(methods: set[str]) -> dict[str, Look]:
+    """Label -> look of methods; modalities alone that look alike share a label."""
     found: dict[Look, list[str]] = {}
     for method in sorted(methods, key=overview_order):
         found.setdefault(look(method), []).append(label(method))

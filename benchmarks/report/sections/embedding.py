@@ -148,10 +148,12 @@ def _sentence(one: Lines, found: Points) -> Sentence:
 
 def _figure(one: Lines, found: Points) -> Figure:
     """Columns: shared, private; rows: by modality, by label."""
-    figure = drawing.page(5.4)
-    grid = figure.subplots(2, 2)
+    figure = drawing.page(5.5)
+    above, *grid = figure.subplots(3, 2, height_ratios=[0.05, 1, 1])
+    for axes in above:
+        axes.set_axis_off()
     regression = one.group.spec.task == "regression"
-    for part, (upper, lower) in zip(PARTS, grid.T, strict=True):
+    for part, (upper, lower) in zip(PARTS, zip(*grid, strict=True), strict=True):
         mine = found.of(part)
         _scatter(upper, mine, [COLOURS[one.modalities.index(m) % len(COLOURS)] for m in mine.modality])
         values = mine.label if regression else kinds(mine.label, regression)
@@ -161,7 +163,7 @@ def _figure(one: Lines, found: Points) -> Figure:
     figure.colorbar(drawn_at, ax=list(grid[1]), shrink=0.8, pad=0.01, label="value" if regression else "class")
     looks = {name: drawing.Look(COLOURS[place % len(COLOURS)], "o") for place, name in enumerate(one.modalities)}
     looks |= {f"level {level}": drawing.Look(drawing.SOFT, marker) for level, marker in enumerate(MARKERS, 1)}
-    figure.legend(handles=drawing.keys(looks), loc="outside upper left", ncols=len(looks), columnspacing=1.2)
+    above[0].legend(handles=drawing.keys(looks), loc="center left", ncols=len(looks), borderpad=0).set_in_layout(False)
     notes = (
         "t-SNE of the level summaries of test samples, all points embedded together: it shows neighbours; distances "
         "between clusters and their sizes mean nothing. Seed 0, first fold.",

@@ -303,14 +303,14 @@ def _claims(data: Data, found: Mapping[tuple[str, str], Pool]) -> tuple[Claim, .
     words, numbers = {}, []
     for one in gains(data):
         if pool := _pool_of(found, one.metric):
-            name = f"{load_spec(one.benchmark).title}, {one.rival}"
+            name = f"{one.rival} on {load_spec(one.benchmark).title}"
             words[name] = pool.reaches(one.gain)
             numbers.append(f"{name}: {layout.shown(one.metric, one.gain)} against {pool.text}")
     if not words:
         return ()
     open_ = [name for name, word in words.items() if word == OPEN]
     settle = f"more seeds, for {listed(open_)}" if open_ else ""
-    text = "Choosing the epoch on the test set is worth as much as the published gains"
+    text = "Choosing the epoch on the test set is worth as much as the published gain over"
     return (Claim(text, joined(words), "; ".join(numbers), GAINS, settle),)
 
 
@@ -318,7 +318,7 @@ def _figure(sets: Sequence[Lines]) -> Figure:
     """A row of panels a data set, a panel a habit, a line a method."""
     heights = [0.45 + 0.17 * len({row for row, _ in tests(lines)}) for lines in sets]
     figure = drawing.page(sum(heights))
-    grid = figure.subplots(len(sets), len(HABITS), squeeze=False, sharey="row", height_ratios=heights)
+    grid = figure.subplots(len(sets), len(HABITS), squeeze=False, sharex="row", sharey="row", height_ratios=heights)
     for lines, line in zip(sets, grid, strict=True):
         found = tests(lines)
         rows = list(dict.fromkeys(row for row, _ in found))

@@ -35,9 +35,9 @@ KINDS = ("informative", "distractor")
 PROBES, CCA, TOKENS, CLAIMS = "probes", "cca", "tokens", "claims"
 DIGITS = 2
 PROBE_HOW = (
-    "R² on the test split of linear probes for the true factors: shared (by all modalities), private (of the modality), "
+    "R² on the test split of linear probes for true factors: shared (by all modalities), private (of the modality), "
     "foreign (private ones of the other modalities); means over modalities and levels, then over seeds, ± standard "
-    "deviation; in brackets the mean of the networks before training. Twins with classes: factors within their class.",
+    "deviation; in brackets the mean of the networks before training. Of twins with classes, factors within a class.",
 )
 CCA_HOW = ("As the probes, as mean canonical correlations.",)
 TOKEN_HOW = (
@@ -47,8 +47,8 @@ TOKEN_HOW = (
     "Gap: main metric on the test split less the best reachable score of the twin.",
 )
 CLAIM_HOW = (
-    "CLCR, full variant. Differences of a run's own numbers, t test over seeds against zero, two-sided; the family of a "
-    "claim is the twins. Held: significantly above zero; did not hold: significantly below; else undecided.",
+    "CLCR, full variant. Differences of a run's own numbers, t test over seeds against zero, two-sided; the family of "
+    "a claim is the twins. Held: significantly above zero; did not hold: significantly below; else undecided.",
 )
 Values = Mapping[str, Any]
 
@@ -294,8 +294,8 @@ def _figure(sets: Sequence[Lines]) -> Figure:
     looks = {name: drawing.Look(colour, "o") for name, colour in colours.items()}
     flat[5].legend(handles=drawing.keys(looks), loc="center left")
     notes = (
-        "CLCR, full variant. Points: means over seeds, whiskers: ± one standard deviation; filled: trained, hollow: the "
-        "same networks before training. Synthetic twins say nothing about the real data sets.",
+        "CLCR, full variant. Points: means over seeds, whiskers: ± one standard deviation; filled: trained, hollow: "
+        "the same networks before training. Synthetic twins say nothing about the real data sets.",
     )
     drawing.title(figure, "What the parts hold · SYNTHETIC twins", notes)
     return figure

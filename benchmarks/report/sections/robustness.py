@@ -21,6 +21,7 @@ from benchmarks.metrics import METRICS
 from benchmarks.report import layout
 from benchmarks.report.collect import FULL, OURS, Row
 from benchmarks.report.compare import Contrast, declared_test
+from benchmarks.report.figures.cost import merged_looks
 from benchmarks.report.figures.sheet import scale
 from benchmarks.report.layout import heading, listed, mean_sd, number, shown, signed
 from benchmarks.report.sections import trained
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 ALL = "all"
+KEYS = 5  # columns of the legend
 CLAIM = "CLCR degrades least under Gaussian noise on all modalities"
 CURVES, AREAS = "curves", "areas"
 INTRO = (
@@ -216,21 +218,24 @@ def _claims(sets: Sequence[Lines], found: Mapping[str, Mapping[tuple[Row, str], 
 def _figure(sets: Sequence[Lines]) -> Figure:
     """A row of panels a data set: noise on all modalities, then on each."""
     widest = max(1 + len(lines.modalities) for lines in sets)
-    shown_rows = list(dict.fromkeys(row for lines in sets for row in lines.rows if row[1] == FULL))
-    legend = 0.2 * ceil(len(shown_rows) / 5) + 0.1
+    looks = merged_looks({row[0] for lines in sets for row in lines.rows if row[1] == FULL})
+    legend = 0.2 * ceil(len(looks) / KEYS) + 0.12
     figure = drawing.page(1.65 * len(sets) + legend)
-    grid = figure.subplots(len(sets), widest, squeeze=False, sharex=True, sharey="row")
-    for lines, line in zip(sets, grid, strict=True):
+    grid = figure.subplots(
+        len(sets) + 1, widest, squeeze=False, sharey="row", height_ratios=[legend, *[1.65] * len(sets)]
+    )
+    for axes in grid[0]:
+        axes.set_axis_off()
+    keys = drawing.keys(looks)
+    shown_keys = grid[0][0].legend(handles=keys, loc="upper left", ncols=KEYS, bbox_to_anchor=(-0.3, 1.0), borderpad=0)
+    shown_keys.set_in_layout(False)
+    for lines, line in zip(sets, grid[1:], strict=True):
         panels = (ALL, *lines.modalities)
         for axes in line[len(panels) :]:
             axes.set_axis_off()
         for axes, noisy in zip(line, panels, strict=False):
             _panel(axes, lines, noisy)
         line[0].set_ylabel(f"{lines.place}\n{heading(lines.metric)}", fontsize=6.8)
-    for axes in grid[-1]:
-        axes.set_xlabel("noise σ")
-    labels = {title(row): drawing.look(row[0]) for row in shown_rows}
-    figure.legend(handles=drawing.keys(labels), loc="outside upper left", ncols=5, columnspacing=1.2)
     notes = (
         "Gaussian noise on test tokens of the trained weights, σ in units of the modality's training deviation, axis "
         "linear in log2(1 + σ). Lines: means over seeds; bands: ± one standard deviation.",
@@ -252,7 +257,8 @@ def _panel(axes: Axes, lines: Lines, noisy: str) -> None:
             sd = values.std(axis=0, ddof=1)
             axes.fill_between(places, mean - sd, mean + sd, color=look.colour, alpha=0.12, linewidth=0)
     axes.set_title("all modalities" if noisy == ALL else noisy, fontsize=7)
-    axes.set_xticks(places, labels=[f"{sigma:g}" for sigma in SIGMAS], fontsize=6)
+    axes.set_xticks(places, labels=[f"{sigma:g}" if sigma != SIGMAS[1] else "" for sigma in SIGMAS], fontsize=6)
+    axes.set_xlabel("noise σ", fontsize=6.5)
     if METRICS[lines.metric].direction == "min" and not axes.yaxis_inverted():
         axes.invert_yaxis()
     axes.grid(axis="y")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ def draw(sheet: Sheet) -> Figure | None:
     shown.set_in_layout(False)
     for line, group in zip(grid[1:], kept.groups, strict=True):
         costs = _costs(group)
-        _panel(line[0], group, {m: cost.time_s_mean for m, cost in costs.items()}, "time of a run (s)")
-        _panel(line[1], group, {m: cost.n_parameters for m, cost in costs.items()}, "trained parameters")
+        panel(line[0], group, {m: cost.time_s_mean for m, cost in costs.items()}, "time of a run (s)")
+        panel(line[1], group, {m: cost.n_parameters for m, cost in costs.items()}, "trained parameters")
         metric = METRICS[group.spec.main_metric]
         unit = f" ({metric.unit})" if metric.unit else ""
         line[0].set_ylabel(f"{metric.title}{unit}, better ↑", fontsize=7)
@@ -89,7 +89,8 @@ def front(points: Sequence[Point], highest: bool) -> list[int]:
     return found
 
 
-def _panel(axes: Axes, group: Group, cost: dict[str, float], what: str) -> None:
+def panel(axes: Axes, group: Group, cost: Mapping[str, float], what: str) -> None:
+    """Main metric against a cost by method, with the Pareto front."""
     metric = group.spec.main_metric
     factor, highest = scale(metric), METRICS[metric].direction == "max"
     points = []

@@ -19,7 +19,7 @@ OPEN = OUT="$(OUT)" DEVICE="$(DEVICE)" LAUNCHER="$(LAUNCHER)" WORKERS="$(WORKERS
 RUN_FLAGS = --launcher $(LAUNCHER) --device $(DEVICE) --out $(OUT) $(if $(WORKERS),--workers $(WORKERS))
 
 .DELETE_ON_ERROR:
-.PHONY: env reproduce-all open table test cluster check bench lint clean $(BENCHMARKS) $(OPEN_SETS)
+.PHONY: env reproduce-all open findings table test cluster check bench lint clean $(BENCHMARKS) $(OPEN_SETS)
 
 env: $(VENV)/.made
 
@@ -44,6 +44,10 @@ reproduce-all: env
 open: env
 	$(OPEN)
 	$(CLCR) report --partial --out $(OUT)
+
+# Everything behind results/REPORT.md: hours on two cores, and goes on where it was stopped.
+findings: env
+	OUT="$(OUT)" DEVICE="$(DEVICE)" LAUNCHER="$(LAUNCHER)" WORKERS="$(WORKERS)" benchmarks/findings.sh
 
 table: env
 	$(CLCR) report --only tables --out $(OUT)

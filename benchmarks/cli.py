@@ -154,6 +154,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--per-gpu", default="1", metavar="N|auto", help="workers on each GPU (default: 1)")
     parser.add_argument("--retry-failed", action="store_true", help="also try again what failed before")
+    parser.add_argument(
+        "--keep", default="", metavar="best|epochs", help="also leave weights, of the best or of all epochs"
+    )
     parser.add_argument("--launcher", default="local", help="what executes the runs (default: local)")
     parser.add_argument("--launcher-config", metavar="FILE.yaml", help="how it does that, see docs/cluster.md")
     parser.add_argument("--dry-run", action="store_true", help="print what the launcher would submit, execute nothing")
@@ -202,7 +205,8 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--protocol", metavar="NAME", help="default: the first whose data is here")
     group.add_argument("--profile", metavar="tiny|open|paper|tuned", help="default: tiny")
     group.add_argument("--data", metavar="auto|twin|real", help="default: prepared real data, else the synthetic twin")
-    group.add_argument("--out", default="results", metavar="DIR", help="default: results")
+    group.add_argument("--study", metavar="a,b|all", help="the runs of a study (benchmarks/studies.yaml) instead")
+    group.add_argument("--out", metavar="DIR", help="default: results; results/studies with --study")
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -212,8 +216,11 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _selection(args: argparse.Namespace) -> Selection:
+    from benchmarks import studies
     from benchmarks.runner.plan import Selection, parse_seeds
 
+    if args.study:
+        return Selection(studies=_names(args.study) or tuple(studies.declared()[1]))
     asked = {name: getattr(args, name) for name in ("protocol", "profile", "data") if getattr(args, name) is not None}
     return Selection(
         benchmarks=_names(args.benchmark),
@@ -231,6 +238,8 @@ def _place(args: argparse.Namespace) -> Place:
 
 
 def _out(args: argparse.Namespace) -> Path:
+    if args.out is None:
+        return Path("results/studies" if args.study else "results")
     out = Path(args.out)
     if not args.out or (out.exists() and not out.is_dir()):
         raise InputError(f"--out {args.out}: not a folder; choose another one")
@@ -295,7 +304,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
     crew = replace(_crew(args), settings=Path(args.launcher_config) if args.launcher_config else None)
     place = replace(_place(args), device=crew.devices[0])
-    place = sweeping.checkpoints(place, args.checkpoint_minutes, args.checkpoint_epochs)
+    place = sweeping.leaves(place, args.checkpoint_minutes, args.checkpoint_epochs, args.keep)
     how = sweeping.How(args.launcher, args.seeds_together, args.per_gpu, args.retry_failed, args.dry_run)
     return sweeping.run(_selection(args), place, crew, how, console)
 

@@ -189,23 +189,25 @@ class FoldData:
         """What a method is built for."""
         return Task(tuple(modalities), self.protocol.n_classes, self.spec.loss, self.target_scale)
 
-    def pooled(self, split: str) -> np.ndarray:
+    def pooled(self, split: str, change: Callable[[Batch], Batch] = lambda batch: batch) -> np.ndarray:
         """Features (n, D) float64 for the linear floor, each standardised on the training samples: per modality the
         masked mean over tokens (all levels), for spectrograms also the deviation over time, for images a 7 x 7
-        grid of averages, for frames mean and deviation over time of a 4 x 4 grid."""
-        raw = {name: self._pool(name) for name in {"train", split}}
-        mean, spread = raw["train"].mean(0), raw["train"].std(0)
-        features: np.ndarray = np.clip((raw[split] - mean) / np.where(spread > FLAT, spread, 1.0), -CLIP, CLIP)
+        grid of averages, for frames mean and deviation over time of a 4 x 4 grid. ``change``: what the batches of the
+        split go through before."""
+        train = self._pool("train", lambda batch: batch)
+        mean, spread = train.mean(0), train.std(0)
+        features: np.ndarray = np.clip(
+            (self._pool(split, change) - mean) / np.where(spread > FLAT, spread, 1.0), -CLIP, CLIP
+        )
         return features
 
-    def _pool(self, split: str) -> np.ndarray:
-        index = torch.as_tensor(self.indices[split]).to(self.device)
-        return np.concatenate(
-            [
-                np.concatenate([storage.pooled(source, part).cpu().numpy() for source in self._sources], axis=1)
-                for part in torch.split(index, ROWS_AT_ONCE)
-            ]
-        ).astype(np.float64)
+    def _pool(self, split: str, change: Callable[[Batch], Batch]) -> np.ndarray:
+        parts = torch.split(torch.as_tensor(self.indices[split]), ROWS_AT_ONCE)
+        return np.concatenate([self._features(change(self.batch(part))) for part in parts]).astype(np.float64)
+
+    def _features(self, batch: Batch) -> np.ndarray:
+        each = zip(self.modalities, batch.inputs, batch.masks, strict=True)
+        return np.concatenate([storage.pooled(spec, x, mask).cpu().numpy() for spec, x, mask in each], axis=1)
 
 
 def _open(prepared: Prepared, modality: ModalitySpec, options: DataOptions) -> Source:

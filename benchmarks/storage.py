@@ -213,22 +213,21 @@ def _expectation(source: Source, samples: Tensor, function: Callable[[Tensor], T
     return (total / count.clamp_min(1)).squeeze(0)
 
 
-def pooled(source: Source, samples: Tensor) -> Tensor:
-    """(B, D) float64 features of one modality."""
-    x, mask = source.gather(samples)
+def pooled(spec: ModalitySpec, x: Tensor, mask: Tensor) -> Tensor:
+    """(B, D) float64 features of a batch of one modality, from inputs and mask as ``gather`` gives them."""
     x = x.double()
-    if source.spec.layout == "text":
+    if spec.layout == "text":
         raise InputError(
-            f"modality {source.spec.name}: the linear floor needs frozen hidden states; --set language.finetune=false"
+            f"modality {spec.name}: the linear floor needs frozen hidden states; --set language.finetune=false"
         )
-    if source.spec.layout == "image":
+    if spec.layout == "image":
         return functional.adaptive_avg_pool2d(x, IMAGE_GRID).flatten(1)
-    if source.spec.layout == "levels":
+    if spec.layout == "levels":
         return _masked_mean(x, mask[:, None, :, None], 2).flatten(1)
-    if source.spec.layout == "frames":
+    if spec.layout == "frames":
         x = functional.adaptive_avg_pool2d(x.flatten(0, 1), FRAME_GRID).reshape(*x.shape[:2], -1)
     mean = _masked_mean(x, mask.unsqueeze(-1), 1)
-    if source.spec.layout not in ("spectrogram", "frames"):
+    if spec.layout not in ("spectrogram", "frames"):
         return mean
     variance = _masked_mean((x - mean.unsqueeze(1)) ** 2, mask.unsqueeze(-1), 1)
     return torch.cat([mean, variance.sqrt()], dim=1)

@@ -1,215 +1,200 @@
-"""Studies: which settings beside the main tables' are compared with which, as benchmarks/studies.yaml states. No torch.
+"""Studies: sweeps beside the main tables, declared in studies.yaml before they are run. No torch.
 
-A setting is a named set of overrides; the profile "open+NAME" is the profile and then the setting's values. A study
-names protocols, methods, variants, seeds and settings; without settings it runs the plain profile.
+A setting is a named set of configuration values. The profile ``open+NAME`` is ``open`` and then those values, so that a
+study's runs are planned, executed, resumed and recorded like all others, in an out folder of their own.
 """
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from itertools import combinations, product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from baselines import METHODS
-from benchmarks import BENCHMARKS, plain_yaml
+from benchmarks import plain_yaml
 from benchmarks.errors import InputError, unknown
-from benchmarks.record import PLAIN_NAME, RunKey
-from benchmarks.spec import BenchmarkSpec, Protocol
 
-FILE = Path(__file__).parent / "studies.yaml"
-FOLDER = "studies"  # of <out>: where the runs of studies lie
+FILE = Path(__file__).with_name("studies.yaml")
+JOIN = "+"
+OWN = ("tuned", "methods")  # what a setting says besides values
 TUNED = ("base", "none", "own")
-DATA = ("real", "twin")
-TOP = ("settings", "studies", "after")
-NEEDED = ("title", "profile", "data", "protocols", "methods", "variants", "seeds", "settings", "main")
-FREE = ("factors", "aliases", "resolution", "generators")  # said of a design, for readers
-SEEDS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
-EVERY = ("all", "trained")
+SECTIONS = ("settings", "screening", "studies", "after")
+BASIC = 5
+WORDS = tuple(word for size in (1, 3, 5) for word in combinations(range(BASIC), size))  # columns of the screening
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A named set of overrides. tuned: which search result it starts from, see benchmarks/studies.yaml."""
+    """Values by dotted key, such as ``training.lr``. tuned: the search result that they are laid over: that of the
+    "base" profile, "none", or their "own" (<profile>+<name>.tuned.yaml), which then speaks over them. methods: further
+    values for single methods."""
 
     name: str
     values: Mapping[str, Any]
     tuned: str = "base"
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study. protocols: "benchmark.protocol". methods: names, or "all" or "trained". main: whether the runs of the
-    plain profile, which are those of the main tables, belong to the comparison."""
+    """Runs that answer one question: every setting on every protocol ("benchmark.protocol") with every method, variant
+    and seed. An empty tuple of methods means all. main: the plain profile's runs in the main tables belong to it.
+    Without settings it runs the plain profile."""
 
     name: str
     title: str
-    profile: str
-    data: str
     protocols: tuple[str, ...]
-    methods: tuple[str, ...]
-    variants: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: tuple[str, ...]
-    main: bool
+    profile: str = "open"
+    data: str = "real"
+    methods: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ("full",)
+    seeds: str = "0-4"
+    settings: tuple[str, ...] = ()
+    main: bool = True
 
-    def profile_of(self, setting: str) -> str:
-        """The profile that a setting's runs are known by; of "" the plain one."""
-        return f"{self.profile}+{setting}" if setting else self.profile
-
-    def methods_at(self, place: str) -> list[str]:
-        """The methods that run on "benchmark.protocol", in the order of the table of methods."""
-        wanted = METHODS if set(self.methods) & set(EVERY) else self.methods
-        trained = "trained" in self.methods
-        found: list[str] = []
-        for name in wanted:
-            row = METHODS.get(name)
-            if row is not None and row.per_modality:
-                found += [f"{name}_{modality.name}" for modality in spec_of(place)[1].modalities]
-            elif row is None or not (trained and row.fitted):
-                found.append(name)
-        return found
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The profiles of its runs."""
+        return tuple(f"{self.profile}{JOIN}{name}" for name in self.settings) or (self.profile,)
 
 
-@dataclass(frozen=True)
-class Studies:
-    """The file, checked. after: the profile with the one change, "" where none is named."""
-
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-    studies: Mapping[str, Study] = field(default_factory=dict)
-    after: str = ""
-
-    def keys(self, study: str) -> list[RunKey]:
-        """The runs that a study needs beside those of the main tables; InputError for an unknown study."""
-        if study not in self.studies:
-            raise unknown("study", study, self.studies, "studies")
-        known = self.studies[study]
-        return [
-            RunKey(*_parts(place), known.data, known.profile_of(setting), method, variant, seed)
-            for place in known.protocols
-            for setting in known.settings or ("",)
-            for method in known.methods_at(place)
-            for variant in known.variants
-            for seed in known.seeds
-        ]
-
-
-def _parts(place: str) -> tuple[str, str]:
-    benchmark, _, protocol = place.partition(".")
-    return benchmark, protocol
-
-
-def spec_of(place: str) -> tuple[BenchmarkSpec, Protocol]:
-    """The specification behind "benchmark.protocol"; InputError with the nearest name."""
-    benchmark, protocol = _parts(place)
-    if benchmark not in BENCHMARKS:
-        raise unknown("benchmark", benchmark, BENCHMARKS, "protocols")
-    spec: BenchmarkSpec = importlib.import_module(BENCHMARKS[benchmark]).SPEC
-    return spec, spec.protocol(protocol)
-
-
-def load(path: Path = FILE) -> Studies:
-    """Read and check the file; none of anything where there is none. InputError names the field and the remedy."""
-    if not path.exists():
-        return Studies()
-    raw = plain_yaml.read(path)
-    _mapping(raw, str(path), TOP)
-    settings = {
-        name: _setting(name, entry, f"{path}: settings.{name}")
-        for name, entry in _named(raw.get("settings", {}), f"{path}: settings")
-    }
-    studies = {
-        name: _study(name, entry, settings, f"{path}: studies.{name}")
-        for name, entry in _named(raw.get("studies", {}), f"{path}: studies")
-    }
-    after = raw.get("after", {})
-    _mapping(after, f"{path}: after", ("profile",))
-    return Studies(settings, studies, _text(after.get("profile", ""), f"{path}: after.profile"))
-
-
-def _mapping(entry: object, where: str, known: Sequence[str]) -> None:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: not a mapping; give it keys of {', '.join(known)}")
-    for name in entry:
+def split(profile: str) -> tuple[str, tuple[Setting, ...]]:
+    """The plain profile and the settings of a name such as ``open+sgd``; InputError for a setting that is not there."""
+    base, *names = profile.split(JOIN)
+    known = declared()[0] if names else {}
+    for name in names:
         if name not in known:
-            raise unknown("key", str(name), known, where)
+            raise unknown("setting", name, known, f"--profile {profile}")
+    return base, tuple(known[name] for name in names)
 
 
-def _named(entries: object, where: str) -> list[tuple[str, Any]]:
-    """Entries by name; names become parts of names of profiles and files."""
-    if not isinstance(entries, dict):
-        raise InputError(f"{where}: not a mapping of names; correct the file")
-    for name in entries:
-        if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name) or "+" in name:
-            raise InputError(f"{where}: {name!r} is not a plain name; use letters, digits, _ and -")
-    return list(entries.items())
+def study(name: str) -> Study:
+    """A study by its name, or InputError with the nearest one."""
+    known = declared()[1]
+    if name not in known:
+        raise unknown("study", name, known)
+    return known[name]
 
 
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value.isprintable() or len(value) > 200:
-        raise InputError(f"{where}: {str(value)[:60]!r} is not a line of text; correct the file")
-    return value
+@cache
+def declared(path: Path = FILE) -> tuple[Mapping[str, Setting], Mapping[str, Study]]:
+    """All settings and all studies, in the order of the file. InputError names the file and what is wrong there."""
+    raw = _mapping(plain_yaml.read(path), path.name)
+    for name in raw:
+        if name not in SECTIONS:
+            raise unknown("section", name, SECTIONS, path.name)
+    settings = {
+        name: _setting(name, _mapping(values, f"{path.name}: settings.{name}"), path.name)
+        for name, values in _mapping(raw.get("settings", {}), f"{path.name}: settings").items()
+    }
+    settings |= {setting.name: setting for setting in _screens(factors(path))}
+    studies = {
+        name: _study(name, _mapping(values, f"{path.name}: studies.{name}"), f"{path.name}: studies.{name}", settings)
+        for name, values in _mapping(raw.get("studies", {}), f"{path.name}: studies").items()
+    }
+    return settings, studies
 
 
-def _texts(value: object, where: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list):
-        raise InputError(f"{where}: {str(value)[:60]!r} is not a list of names; correct the file")
-    return tuple(_text(item, where) for item in value)
+@cache
+def after(path: Path = FILE) -> str:
+    """The profile of the main tables with the one change, ``after: {profile: NAME}``; "" where none is named."""
+    raw = _mapping(_mapping(plain_yaml.read(path), path.name).get("after", {}), f"{path.name}: after")
+    for name in raw:
+        if name != "profile":
+            raise unknown("field", name, ("profile",), f"{path.name}: after")
+    return str(_typed(raw.get("profile", ""), "str", f"{path.name}: after.profile"))
 
 
-def _setting(name: str, entry: Any, where: str) -> Setting:
-    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise InputError(f"{where}: not a mapping of dotted keys to values; correct the file")
-    values = {key: value for key, value in entry.items() if key != "tuned"}
-    for key, value in values.items():
-        if not isinstance(value, str | int | float | bool):
-            raise InputError(f"{where}.{key}: {str(value)[:60]!r} is not a plain value; correct the file")
-    tuned = entry.get("tuned", "base")
+@cache
+def factors(path: Path = FILE) -> Mapping[str, Mapping[str, tuple[Any, Any]]]:
+    """The screening's factors: {factor: {dotted key: (low, high)}}, at most one for each column of ``design``."""
+    where = f"{path.name}: screening"
+    found: dict[str, Mapping[str, tuple[Any, Any]]] = {}
+    for name, keys in _mapping(_mapping(plain_yaml.read(path), path.name).get("screening", {}), where).items():
+        for key, levels in _mapping(keys, f"{where}.{name}").items():
+            if not isinstance(levels, list) or len(levels) != 2:
+                raise InputError(f"{where}.{name}.{key} = {levels!r}: expected [low, high]")
+        found[name] = {key: (levels[0], levels[1]) for key, levels in keys.items()}
+    if len(found) > len(WORDS):
+        raise InputError(f"{where}: {len(found)} factors, the design has room for {len(WORDS)}; leave some out")
+    return found
+
+
+def design() -> tuple[tuple[int, ...], ...]:
+    """Levels (-1, 1) of 16 factors in 32 runs, a 2^(16-11) fractional factorial of resolution IV: five basic columns
+    and all products of three and of five of them (Box and Hunter: The 2^(k-p) fractional factorial designs, 1961)."""
+    runs = list(product((-1, 1), repeat=BASIC))
+    return tuple(tuple(prod(run[place] for place in word) for word in WORDS) for run in runs)
+
+
+def _screens(found: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> list[Setting]:
+    return [
+        Setting(
+            f"screen-{number:02d}",
+            {
+                key: pair[level > 0]
+                for keys, level in zip(found.values(), run, strict=False)
+                for key, pair in keys.items()
+            },
+        )
+        for number, run in enumerate(design() if found else (), 1)
+    ]
+
+
+def _setting(name: str, values: Mapping[str, Any], file: str) -> Setting:
+    tuned = values.get("tuned", "base")
     if tuned not in TUNED:
-        raise unknown("value", str(tuned), TUNED, f"{where}.tuned")
-    return Setting(name, values, tuned)
+        raise unknown("value", str(tuned), TUNED, f"{file}: settings.{name}.tuned")
+    where = f"{file}: settings.{name}.methods"
+    methods = {
+        method: _mapping(own, f"{where}.{method}") for method, own in _mapping(values.get("methods", {}), where).items()
+    }
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS, where)
+    return Setting(name, {key: value for key, value in values.items() if key not in OWN}, tuned, methods)
 
 
-def _study(name: str, entry: Any, settings: Iterable[str], where: str) -> Study:
-    _mapping(entry, where, (*NEEDED, *FREE))
-    for field_name in NEEDED:
-        if field_name not in entry:
-            raise InputError(f"{where}.{field_name}: missing; add it")
-    if entry["data"] not in DATA:
-        raise unknown("data", str(entry["data"]), DATA, f"{where}.data")
-    if not isinstance(entry["main"], bool):
-        raise InputError(f"{where}.main: {entry['main']!r}; write true or false")
-    protocols = _texts(entry["protocols"], f"{where}.protocols")
-    for place in protocols:
-        spec_of(place)
-    chosen = _texts(entry["settings"], f"{where}.settings")
-    for setting in chosen:
-        if setting not in settings:
-            raise unknown("setting", setting, settings, f"{where}.settings")
-    return Study(
-        name=name,
-        title=_text(entry["title"], f"{where}.title"),
-        profile=_text(entry["profile"], f"{where}.profile"),
-        data=entry["data"],
-        protocols=protocols,
-        methods=_texts(entry["methods"], f"{where}.methods"),
-        variants=_texts(entry["variants"], f"{where}.variants"),
-        seeds=_seeds(entry["seeds"], f"{where}.seeds"),
-        settings=chosen,
-        main=entry["main"],
-    )
+def _study(name: str, values: Mapping[str, Any], where: str, settings: Mapping[str, Setting]) -> Study:
+    known = {field.name: field.type for field in fields(Study) if field.name != "name"}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown("field", key, known, where)
+        given[key] = _typed(value, str(known[key]), f"{where}.{key}")
+    for key in ("title", "protocols"):
+        if not given.get(key):
+            raise InputError(f"{where}: field {key!r} is missing; add it")
+    given["settings"] = tuple(each for name in given.get("settings", ()) for each in _matching(name, settings, where))
+    return Study(name, **given)
 
 
-def _seeds(value: object, where: str) -> tuple[int, ...]:
-    """ "0-4,7" as numbers."""
-    found: list[int] = []
-    for part in str(value).split(","):
-        match = SEEDS.fullmatch(part.strip())
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise InputError(f"{where}: {str(value)[:60]!r} are no seeds; write them as 0-4 or 0,2,5")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return tuple(dict.fromkeys(found))
+def _matching(name: str, settings: Mapping[str, Setting], where: str) -> list[str]:
+    """The settings that a name means: itself, or all that begin as it does before a star."""
+    found = [each for each in settings if each.startswith(name[:-1])] if name.endswith("*") else [name]
+    if not found or found[0] not in settings:
+        raise unknown("setting", name, settings, where)
+    return found
+
+
+def _typed(value: object, kind: str, where: str) -> Any:
+    if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if (kind == "bool" and isinstance(value, bool)) or (kind == "str" and isinstance(value, str)):
+        return value
+    raise InputError(f"{where} = {value!r}: expected {'a list of names' if 'tuple' in kind else kind}")
+
+
+def _mapping(raw: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(raw, dict) or not all(isinstance(name, str) for name in raw):
+        raise InputError(f"{where}: expected a mapping of names; write one 'name: value' a line")
+    return raw
+
+
+def one_each(study: Study) -> Sequence[tuple[str, str, str]]:
+    """(benchmark, protocol, profile) of everything that a study runs."""
+    return [(*name.split(".", 1), profile) for name in study.protocols for profile in study.profiles]  # type: ignore[misc]

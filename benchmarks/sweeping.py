@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
 from benchmarks.console import Console, Watch
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, unknown
 from benchmarks.runner import claims, launch, plan, slots, store, teams
 from benchmarks.runner.launch import Crew, Result
 from benchmarks.runner.plan import Place, Planned, Selection
@@ -28,13 +28,16 @@ class How:
     dry_run: bool = False
 
 
-def checkpoints(place: Place, minutes: float, epochs: int) -> Place:
-    """The place with the time and the epochs between checkpoints. InputError for what is not one."""
+def leaves(place: Place, minutes: float, epochs: int, keep: str) -> Place:
+    """The place with the time and the epochs between checkpoints, and the weights that runs keep. InputError for what
+    is not one."""
     if not 0 <= minutes < math.inf:
         raise InputError(f"--checkpoint-minutes {minutes}: must be 0 or more")
     if epochs < 0:
         raise InputError(f"--checkpoint-epochs {epochs}: must be 0 or more")
-    return replace(place, checkpoint_s=60 * minutes, checkpoint_epochs=epochs)
+    if keep and keep not in store.WEIGHTS:
+        raise unknown("weights", keep, store.WEIGHTS, "--keep")
+    return replace(place, checkpoint_s=60 * minutes, checkpoint_epochs=epochs, keep=keep)
 
 
 def run(selection: Selection, place: Place, crew: Crew, how: How, console: Console) -> int:

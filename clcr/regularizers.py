@@ -6,7 +6,9 @@ same batch, made once by ``Correlations.of``. Summaries enter as subspace coordi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,18 +72,20 @@ class Correlations:
         if all(skip):
             return cls(exact(shared).new_zeros(axes), exact(shared).new_zeros(axes))
         with without_autocast(shared):
-            own, foreign = cls._grams(exact(shared), exact(private), shrinkage, detach)
+            own, foreign = cls._grams(
+                exact(shared), exact(private), partial(whiten, shrinkage=shrinkage, detach=detach)
+            )
             # ||X^T Y||_F^2 = <X X^T, Y Y^T>: all pairs of summaries at once, also of different rank
             tables = [(own @ gram.mT).view(axes) / lower for gram, lower in zip((own, foreign), ranks, strict=True)]
         return cls(*(torch.zeros_like(x) if small else x for x, small in zip(tables, skip, strict=True)))
 
     @staticmethod
-    def _grams(shared: Tensor, private: Tensor, *how: float) -> tuple[Tensor, ...]:
+    def _grams(shared: Tensor, private: Tensor, whitened: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
         """Inner products of the samples of each whitened summary, private and shared: (L M, B B)."""
         if shared.shape == private.shape:
-            white = [whiten(torch.stack([private, shared]), *how)]
+            white = [whitened(torch.stack([private, shared]))]
         else:
-            white = [whiten(x, *how).unsqueeze(0) for x in (private, shared)]
+            white = [whitened(x).unsqueeze(0) for x in (private, shared)]
         grams = torch.cat([x @ x.mT for x in white]) / max(shared.shape[-2] - 1, 1)
         return grams.flatten(-4, -3).flatten(-2).unbind(0)
 

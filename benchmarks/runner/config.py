@@ -1,8 +1,9 @@
 """What a run is told: profile, overrides and variant, resolved into one frozen RunConfig.
 
 Later speaks over earlier: defaults of the dataclasses, the profile's sections, its part for the benchmark, what the
-search found (<profile>.tuned.yaml), ``--set``, and last the variant, so that an ablation keeps the tuned numbers of
-``full``. Every key and type is checked; a wrong one is refused with the file, the field and the nearest known name.
+search found (<profile>.tuned.yaml), the settings of a profile such as ``open+sgd`` (benchmarks/studies.py), ``--set``,
+and last the variant, so that an ablation keeps the tuned numbers of ``full``. Every key and type is checked; a wrong
+one is refused with the file, the field and the nearest known name.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from typing import Any
 import yaml
 
 from baselines import MethodRow
-from benchmarks import BENCHMARKS, catalog, plain_yaml
+from benchmarks import BENCHMARKS, catalog, plain_yaml, studies
 from benchmarks.augment import augments
 from benchmarks.data import LanguageOptions
 from benchmarks.errors import InputError, unknown
 from benchmarks.methods import METHODS
 from benchmarks.record import RunKey
+from benchmarks.runner import names
 from benchmarks.spec import ModalitySpec, Protocol
 from clcr.api import Method
 from clcr.config import EncoderConfig
 
-PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step")
-SECTIONS = ("encoder", "training", "language")
+SECTIONS = ("encoder", "training", "language", "data")
 TOP = (*SECTIONS, "methods", "benchmarks")
 SET = "--set"
 LARGEST = 1 << 62  # of whole numbers
@@ -74,6 +75,18 @@ class Training:
 
 
 @dataclass(frozen=True)
+class DataUse:
+    """fraction: the share of each fold's training samples that is used, for every method the same ones; smaller shares
+    lie inside larger ones. Validation and test stay whole."""
+
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"data.fraction = {self.fraction!r}: must be in (0, 1]")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All that a run is told. ``method`` is an instance of its class's ``Config``; ``language`` is None where the
     protocol has no text; ``fitted`` methods read neither encoder nor training."""
@@ -83,12 +96,15 @@ class RunConfig:
     method: Any
     language: LanguageOptions | None = None
     fitted: bool = False
+    data: DataUse = DataUse()
 
     def canonical(self) -> dict[str, Any]:
         """What enters the digest: only what can change this run's numbers."""
         parts: dict[str, Any] = {"method": asdict(self.method)}
         if self.language is not None:  # which model it is, its own digest says (execute.what); so of a checkpoint
             parts["language"] = {name: value for name, value in asdict(self.language).items() if name != "model"}
+        if self.data != DataUse():
+            parts["data"] = asdict(self.data)
         if not self.fitted:
             encoder = {name: value for name, value in asdict(self.encoder).items() if name != "checkpoint"}
             parts |= {"encoder": encoder, "training": asdict(self.training)}
@@ -102,8 +118,8 @@ def method_row(method: str) -> tuple[MethodRow, str | None]:
     for row in METHODS.values():
         if row.per_modality and method.startswith(f"{row.name}_"):
             return row, method.removeprefix(f"{row.name}_")
-    names = [f"{name}_<modality>" if row.per_modality else name for name, row in METHODS.items()]
-    raise unknown("method", method, names)
+    known = [f"{name}_<modality>" if row.per_modality else name for name, row in METHODS.items()]
+    raise unknown("method", method, known)
 
 
 def load_class(row: MethodRow) -> Any:
@@ -146,21 +162,18 @@ def protocol_of(key: RunKey) -> Protocol:
     return twin
 
 
-def profile_names() -> list[str]:
-    """The profiles there are."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml") if not path.stem.endswith(".tuned"))
-
-
 def profile_path(profile: str) -> Path:
-    """The file of a profile, or InputError with the nearest name."""
-    if profile not in profile_names():
-        raise unknown("profile", profile, profile_names())
-    return PROFILES / f"{profile}.yaml"
+    """The file of a profile, settings apart, or InputError with the nearest name."""
+    base, _ = studies.split(profile)
+    if base not in names.profile_names():
+        raise unknown("profile", base, names.profile_names())
+    return names.PROFILES / f"{base}.yaml"
 
 
 def tuned_path(profile: str) -> Path:
-    """What the search found for a profile and every run of it is told (`clcr search --adopt`); it need not exist."""
-    return PROFILES / f"{profile}.tuned.yaml"
+    """What the search found for a profile (or one with settings) and its runs are told (`clcr search --adopt`); it need
+    not exist."""
+    return names.PROFILES / f"{profile}.tuned.yaml"
 
 
 def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> RunConfig:
@@ -174,7 +187,8 @@ def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> R
         raise unknown("variant", key.variant, cls.VARIANTS, f"method {key.method}")
     modalities = protocol_of(key).modalities
     text = any(modality.backbone == "language_model" for modality in modalities)
-    sections = {"encoder": EncoderConfig, "training": Training, "language": LanguageOptions, "method": cls.Config}
+    sections = {"encoder": EncoderConfig, "training": Training, "language": LanguageOptions, "data": DataUse}
+    sections |= {"method": cls.Config}
     values: dict[str, dict[str, Any]] = {name: {} for name in sections}
     said: dict[str, str] = {}  # by whom last, for a value that its class refuses
     for where, dotted in _layers(key, row, overrides, tuned):
@@ -193,19 +207,25 @@ def resolve(key: RunKey, overrides: Sequence[str] = (), tuned: bool = True) -> R
         method=built["method"],
         language=built["language"] if text else None,
         fitted=row.fitted,
+        data=built["data"],
     )
 
 
 def _layers(key: RunKey, row: MethodRow, overrides: Sequence[str], tuned: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it was said, {dotted key: value}) in the order in which later speaks over earlier."""
-    profile = load_profile(key.profile)
+    profile, (base, settings) = load_profile(key.profile), studies.split(key.profile)
     group = f"{key.benchmark}.{key.protocol}"
+    own = any(setting.tuned == "own" for setting in settings)
     name = profile_path(key.profile).name
     yield name, _dotted({section: profile.get(section, {}) for section in SECTIONS}, name)
     yield name, _dotted({"method": profile.get("methods", {}).get(row.name, {})}, name)
     where = f"{name}: benchmarks.{group}"
     yield where, _dotted(profile.get("benchmarks", {}).get(group, {}), where)
-    if tuned:
+    if tuned and all(setting.tuned == "base" for setting in settings):
+        yield tuned_path(base).name, load_tuned(base).get(group, {}).get(key.method, {})
+    for setting in settings:
+        yield f"{studies.FILE.name}: settings.{setting.name}", {**setting.values, **setting.methods.get(row.name, {})}
+    if tuned and own:
         yield tuned_path(key.profile).name, load_tuned(key.profile).get(group, {}).get(key.method, {})
     yield SET, dict(_split_override(text) for text in overrides)
 

@@ -8,7 +8,6 @@ a failed record with its error; bad input (InputError) is raised.
 from __future__ import annotations
 
 import json
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,20 +19,20 @@ import numpy as np
 import torch
 
 from baselines import MethodRow
-from benchmarks import catalog
+from benchmarks import catalog, splits
 from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
 from benchmarks.errors import NO_ROOM, InputError, Stopped
 from benchmarks.language import model_digest
 from benchmarks.metrics import compute
-from benchmarks.prepared import Arrangement, Prepared
+from benchmarks.prepared import Arrangement, Fold, Prepared
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import environment, measured, snapshot, together
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
 from benchmarks.runner.group import Evaluation, Group, TrainingError, steps
 from benchmarks.runner.logs import Logs, now
 from benchmarks.runner.opcount import OperationCount
-from benchmarks.runner.results import FoldResult, Folds, Found, write
+from benchmarks.runner.results import FoldResult, Folds, Found, write, write_weights
 from benchmarks.runner.seeds import Streams, streams
 from benchmarks.runner.snapshot import Checkpoints, Owner, Policy, Stopwatch
 from benchmarks.runner.source import source_digest
@@ -52,7 +51,7 @@ COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seco
 @dataclass(frozen=True)
 class Options:
     """Where things lie, on which device they run and with how many others, what ``--set`` says, and when checkpoints
-    are written (see ``plan.Place``)."""
+    are written (see ``plan.Place``). keep: the weights that a run leaves, "" (none) or one of ``weights.KEEPS``."""
 
     out: Path
     cache: Path
@@ -61,6 +60,7 @@ class Options:
     checkpoint_s: float = 300.0
     checkpoint_epochs: int = 0
     beside: int = 1
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,29 @@ def setting(key: RunKey, options: Options, tuned: bool = True) -> Setting:
     protocol = protocol_of(key)
     if modality is not None:
         protocol.modality(modality)
-    prepared, arrangement, digest = _samples(replace(key, profile="", method="", variant=""), options.cache)
     config = resolve(key, options.overrides, tuned)
+    sample = replace(key, profile="", method="", variant="")
+    prepared, arrangement, digest = _samples(sample, options.cache, config.data.fraction)
     return Setting(key, catalog.spec(key.benchmark), protocol, row, modality, config, prepared, arrangement, digest)
 
 
 @lru_cache(maxsize=64)
-def _samples(sample: RunKey, cache: Path) -> tuple[Prepared, Arrangement, str]:
-    """Data, samples and their digest; ``sample`` is a key without profile, method and variant, which all share them."""
+def _samples(sample: RunKey, cache: Path, fraction: float = 1.0) -> tuple[Prepared, Arrangement, str]:
+    """Data, samples and their digest; ``sample`` is a key without profile, method and variant, which all share them.
+    ``fraction``: of the training samples."""
     protocol = protocol_of(sample)
     prepared = catalog.open_prepared(sample.benchmark, sample.data, cache)
     arrangement = catalog.arrange(prepared, protocol, sample.seed)
+    if fraction < 1:
+        rng = splits.stream(f"{sample.benchmark}/{sample.protocol}/fraction", sample.seed)
+        arrangement = replace(arrangement, folds=tuple(_fewer(fold, fraction, rng) for fold in arrangement.folds))
     return prepared, arrangement, catalog.data_digest(prepared, protocol, arrangement)
+
+
+def _fewer(fold: Fold, fraction: float, rng: np.random.Generator) -> Fold:
+    """A fold with a share of its training samples, at least two: the first of a random order."""
+    kept = max(2, round(fraction * len(fold.train)))
+    return replace(fold, train=np.sort(rng.permutation(fold.train)[:kept]))
 
 
 def warm_up() -> None:
@@ -271,6 +282,9 @@ def _execute(team: _Team) -> list[RunRecord]:
         results = _results(team, runs, device, logs, checkpoints)
         ended = partial(_ended, logs=logs)
         parts = [ended(place, *each) for place, each in enumerate(zip(runs, results, team.folders, strict=True))]
+        for digested, found, folder, part in zip(described, results, team.folders, parts, strict=True):
+            if part["status"] == "done" and not isinstance(found, Exception):
+                write_weights(folder, team.options.keep, digest_of(digested), found)
     told = _provenance(team, device, checkpoints)
     peak = checkpoints.peak
     return [
@@ -341,7 +355,8 @@ def _folds(
         for k in range(so_far.done, folds):
             data = [first.at(run.arrangement, k) for run in runs]
             told = partial(_tell, team.report, Progress(runs[0].key, k + 1, folds, 0, epochs))
-            for place, result in enumerate(so_far.add(run_fold(runs, data, told, SPLITS, checkpoints))):
+            results = run_fold(runs, data, told, SPLITS, checkpoints, team.options.keep)
+            for place, result in enumerate(so_far.add(results)):
                 if result is not None:
                     logs.one(place, f"fold {k + 1}/{folds}: {_scores(result)}")
             if k + 1 < folds or team.waits:
@@ -401,14 +416,16 @@ def run_fold(
     report: Callable[[int], None],
     splits: Sequence[str] = SPLITS,
     checkpoints: Checkpoints | None = None,
+    keep: str = "",
 ) -> list[FoldResult | Exception]:
     """Train a group on one fold's data and score ``splits``. The search leaves the test split out: then nothing reads
-    it. A run that cannot give a number has its TrainingError in the place of its result."""
+    it. ``keep``: the weights that results hold, see ``Goal``. A run that cannot give a number has its TrainingError in
+    the place of its result."""
     splits = [split for split in splits if data[0].size(split)]
     with torch.random.fork_rng([data[0].device] if data[0].device.type == "cuda" else []):
         if runs[0].row.fitted:
             return [_fit(run, own, report, splits) for run, own in zip(runs, data, strict=True)]
-        return _train(runs, data, report, splits, checkpoints or Checkpoints())
+        return _train(runs, data, report, splits, checkpoints or Checkpoints(), keep)
 
 
 def _train(
@@ -417,14 +434,16 @@ def _train(
     report: Callable[[int], None],
     splits: Sequence[str],
     checkpoints: Checkpoints,
+    keep: str,
 ) -> list[FoldResult | Exception]:
-    watch = Stopwatch()
+    watch = Stopwatch(data[0].device.type)
     config = runs[0].config
     keys = [run.key for run in runs]
     seeds = [streams(k.benchmark, k.protocol, k.seed, data[0].fold) for k in keys]
     with checkpoints.keeping("time", watch):
         group = assemble(runs, data, seeds)
-        outcomes = train(group, config.training, runs[0].goal, seeds, report, config.encoder.augment, checkpoints)
+        goal = replace(runs[0].goal, keep=keep)
+        outcomes = train(group, config.training, goal, seeds, report, config.encoder.augment, checkpoints)
     n_parameters = sum(p.numel() for p in group.method.parameters() if p.requires_grad) // len(runs)
     evaluations = {split: group.evaluate(split) for split in splits}
     time_s = watch.seconds / len(runs)
@@ -446,6 +465,7 @@ def _train(
                 time_s=time_s,
                 diagnostics=outcome.diagnostics,
                 curves=outcome.curves,
+                weights=outcome.weights,
             )
         )
     return results
@@ -466,7 +486,7 @@ def _build(run: Setting, data: FoldData, init: int) -> Method:
 
 def _fit(run: Setting, data: FoldData, report: Callable[[int], None], splits: Sequence[str]) -> FoldResult:
     """A fitted estimator: the split that selects epochs elsewhere selects its regularisation here."""
-    began = time.perf_counter()
+    watch = Stopwatch()
     seed = streams(run.key.benchmark, run.key.protocol, run.key.seed, data.fold).init % 2**32
     model = load_class(run.row)(run.protocol.n_classes, run.config.method, seed)
     select = run.goal.split
@@ -480,7 +500,7 @@ def _fit(run: Setting, data: FoldData, report: Callable[[int], None], splits: Se
         predictions=predictions,
         metrics=metrics,
         n_parameters=model.n_parameters,
-        time_s=time.perf_counter() - began,
+        time_s=watch.seconds,
         diagnostics={"strength": model.strength},
     )
 

@@ -7,7 +7,7 @@ differ by some samples, each run of equal sizes passes through a part of the fol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from typing import Any, Protocol, Self
@@ -110,15 +110,17 @@ class Group:
         return {name: self.rows(value) for name, value in self.method.state_dict().items()}
 
     @torch.no_grad()
-    def evaluate(self, split: str) -> list[Evaluation | TrainingError]:
-        """Predict a split in evaluation mode, for each seed."""
+    def evaluate(
+        self, split: str, change: Callable[[Batch], Batch] = lambda batch: batch
+    ) -> list[Evaluation | TrainingError]:
+        """Predict a split in evaluation mode, for each seed. ``change``: what each batch goes through before."""
         self.method.eval()
         predictions: list[list[Tensor]] = [[] for _ in self.folds]
         means = [DiagnosticMeans() for _ in self.folds]
         each = [torch.split(torch.as_tensor(data.indices[split]), EVALUATION_BATCH) for data in self.folds]
         for step in zip_longest(*each, fillvalue=torch.empty(0, dtype=torch.int64)):
             for share in self._shares(step):
-                output = share.method(self.read(share))
+                output = share.method(change(self.read(share)))
                 self._keep(share, output, predictions, means)
         return [self._evaluation(split, *found) for found in zip(predictions, means, strict=True)]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import METHODS
-from benchmarks import archive
+from benchmarks import archive, studies
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, digest_of
 from benchmarks.runner import processes
@@ -50,7 +50,9 @@ def name_of(key: RunKey, overrides: Sequence[str] = ()) -> str:
 
 def stamp(key: RunKey) -> str:
     """Digest of what a configuration is made of: its profile's files and its method's source."""
-    files = [PROFILES / f"{key.profile}{end}" for end in (".yaml", ".tuned.yaml")]
+    base, settings = studies.split(key.profile)
+    files = [PROFILES / f"{profile}{end}" for profile in (base, key.profile) for end in (".yaml", ".tuned.yaml")]
+    files += [studies.FILE] if settings else []
     texts = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in files]
     return digest_of([*texts, source_digest(METHODS[base_of(key.method)].target.partition(":")[0])])
 

@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks import BENCHMARKS, catalog
+from benchmarks import BENCHMARKS, catalog, studies
 from benchmarks.errors import InputError, unknown
 from benchmarks.methods import METHODS
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, store
 from benchmarks.runner.costs import Cost, Costs
 from benchmarks.runner.measured import Table
-from benchmarks.runner.names import base_of, profile_names
+from benchmarks.runner.names import base_of, check_profile
 from benchmarks.spec import Protocol
 
 STATES = ("done", "running", "failed", "stale", "missing")
@@ -32,7 +32,8 @@ LONGEST = 40  # characters of a range of seeds
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for. An empty tuple of benchmarks, methods or variants means all there are."""
+    """What was asked for. An empty tuple of benchmarks, methods or variants means all there are. studies: the runs of
+    these, in place of all the rest."""
 
     benchmarks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -41,13 +42,14 @@ class Selection:
     protocol: str | None = None
     profile: str = "tiny"
     data: str = "auto"
+    studies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Place:
     """Where runs lie and how they are executed; nothing of it but ``overrides`` enters a digest. checkpoint_s: seconds
     between the checkpoints of a run (0: never by time); checkpoint_epochs: epochs between them (0: not by epochs).
-    beside: workers that share the memory of a device."""
+    beside: workers that share the memory of a device. keep: the weights that runs leave, see execute.Options."""
 
     out: Path
     cache: Path
@@ -56,6 +58,7 @@ class Place:
     checkpoint_s: float = 300.0
     checkpoint_epochs: int = 0
     beside: int = 1
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def select(selection: Selection, cache: Path) -> tuple[list[RunKey], list[str]]:
     InputError for a name that is not in its table. Under "all", benchmarks that cannot be run here are left out and
     told; a benchmark that was asked for by name must be runnable.
     """
+    if selection.studies:
+        found = [select(part, cache) for name in selection.studies for part in of_study(studies.study(name))]
+        return list(dict.fromkeys(key for keys, _ in found for key in keys)), []
     check_names(selection)
     chosen, notes = _choose(selection, cache)
     keys = [
@@ -116,17 +122,24 @@ def select(selection: Selection, cache: Path) -> tuple[list[RunKey], list[str]]:
     return keys, notes
 
 
+def of_study(study: studies.Study) -> list[Selection]:
+    """What a study runs, one selection for each protocol and profile."""
+    common = Selection((), study.methods, study.variants, parse_seeds(study.seeds), data=study.data)
+    parts = studies.one_each(study)
+    return [replace(common, benchmarks=(b,), protocol=protocol, profile=profile) for b, protocol, profile in parts]
+
+
 def check_names(selection: Selection) -> None:
     """InputError, with the nearest name, for a name of a selection that is in no table."""
     protocols = [p.name for name in BENCHMARKS for p in catalog.spec(name).protocols]
     rows = [METHODS[base_of(name)] for name in selection.methods if base_of(name) in METHODS] or list(METHODS.values())
     variants = [variant for row in rows for variant in row.every_variant]
+    check_profile(selection.profile)
     for what, names, known in (
         ("benchmark", selection.benchmarks, list(BENCHMARKS)),
         ("method", selection.methods, method_names()),
         ("variant", selection.variants, variants),
         ("protocol", (selection.protocol,) if selection.protocol is not None else (), protocols),
-        ("profile", (selection.profile,), profile_names()),
         ("data", (selection.data,), list(catalog.DATA)),
     ):
         for name in names:
@@ -243,7 +256,8 @@ def _state(key: RunKey, record: RunRecord | None, place: Place, engine: str) -> 
         except InputError as error:
             why = str(error)
     if record is not None and record.status == "done" and current:
-        return "done", ""
+        lacks = store.lacks_weights(store.folder_of(place.out, key), key, place.keep)
+        return ("missing", "its weights were not kept") if lacks else ("done", "")
     claim = claims.owner(store.folder_of(place.out, key))
     if claim is not None and claims.held(store.folder_of(place.out, key)):
         return "running", f"process {claim.pid} of {claim.host}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.archive import predictions_digest, write_bytes, write_npz
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement
 from benchmarks.runner.group import TrainingError
+from benchmarks.runner.store import WEIGHTS
 from benchmarks.spec import BenchmarkSpec
 
 PLAIN = ("epoch", "value", "metrics", "n_parameters", "time_s", "diagnostics", "curves")
@@ -22,7 +25,8 @@ PLAIN = ("epoch", "value", "metrics", "n_parameters", "time_s", "diagnostics", "
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold gave. predictions and metrics by split; epoch 0: a method without epochs."""
+    """What one fold gave. predictions and metrics by split; epoch 0: a method without epochs. weights: by epoch, where
+    they are kept."""
 
     epoch: int
     value: float
@@ -32,6 +36,7 @@ class FoldResult:
     time_s: float
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     curves: Sequence[Mapping[str, Any]] = ()
+    weights: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 Found = list[FoldResult] | Exception
@@ -80,7 +85,8 @@ def _packed(found: Found) -> dict[str, Any]:
         return {"error": str(found)}
     arrays = [{split: torch.from_numpy(x) for split, x in result.predictions.items()} for result in found]
     plain = [{name: getattr(result, name) for name in PLAIN} for result in found]
-    return {"plain": json.dumps(plain), "predictions": arrays}
+    kept = [dict(result.weights) for result in found]
+    return {"plain": json.dumps(plain), "predictions": arrays, "weights": kept}
 
 
 def _unpacked(saved: Mapping[str, Any]) -> Found:
@@ -88,7 +94,8 @@ def _unpacked(saved: Mapping[str, Any]) -> Found:
         return TrainingError(saved["error"])
     arrays = [{split: x.numpy() for split, x in each.items()} for each in saved["predictions"]]
     rows = json.loads(saved["plain"])
-    return [FoldResult(predictions=each, **row) for each, row in zip(arrays, rows, strict=True)]
+    each = zip(arrays, saved["weights"], rows, strict=True)
+    return [FoldResult(predictions=found, weights=weights, **row) for found, weights, row in each]
 
 
 def write(spec: BenchmarkSpec, arrangement: Arrangement, results: Sequence[FoldResult], folder: Path) -> dict[str, Any]:
@@ -110,6 +117,17 @@ def write(spec: BenchmarkSpec, arrangement: Arrangement, results: Sequence[FoldR
         "time_s": sum(result.time_s for result in results),
         "predictions": predictions_digest(arrays),
     }
+
+
+def write_weights(folder: Path, keep: str, digest: str, results: Sequence[FoldResult]) -> None:
+    """Write what was kept of a run, if anything was; benchmarks/runner/weights.py reads it."""
+    if not any(result.weights for result in results):
+        return
+    folds = [dict(result.weights) for result in results]
+    content = {"digest": digest, "folds": folds, "best": [result.epoch for result in results]}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(folder / WEIGHTS[keep], buffer.getvalue())
 
 
 def _selection(metric: str, results: Sequence[FoldResult]) -> dict[str, Any]:

@@ -72,7 +72,10 @@ class _Team:
         claimed: list[Path] = []
         try:
             claimed.extend(filter(claims.acquire, self._folders))  # one by one: those before one that raises are known
-            found = [self._ended(place) if f in claimed else _end("busy") for place, f in enumerate(self._folders)]
+            found = [
+                self._ended(place, work.options) if f in claimed else _end("busy")
+                for place, f in enumerate(self._folders)
+            ]
             if len(claimed) < len(found) or all(found):
                 return [ended or _end("busy") for ended in found]
             with claims.beating(self._folders) as lost:
@@ -86,7 +89,7 @@ class _Team:
                 with contextlib.suppress(OSError):
                     claims.release(folder)
 
-    def _ended(self, place: int) -> Message | None:
+    def _ended(self, place: int, options: Any) -> Message | None:
         """How a run ended before; None where it has to be executed."""
         folder = self._folders[place]
         try:
@@ -97,7 +100,7 @@ class _Team:
         if record is None or record.digest != digest_of(self._described[place]):
             return None
         if record.status == "done":
-            return _end("kept")
+            return None if store.lacks_weights(folder, record.key, options.keep) else _end("kept")
         return _end("failed", error=record.error) if store.written_at(folder) >= self._retry_before else None
 
     def _train(self, found: Sequence[Message | None], work: _Work) -> list[Message]:

@@ -235,15 +235,17 @@ class Checkpoints:
 
 
 class Stopwatch:
-    """Seconds spent on something, those before a checkpoint included."""
+    """Seconds spent on something, those before a checkpoint included: of the processor on a CPU, where a worker has one
+    thread and others may want the core; of the clock on other devices."""
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
+    def __init__(self, device: str = "cpu") -> None:
+        self._clock = time.process_time if device == "cpu" else time.perf_counter
+        self._began = self._clock()
 
     @property
     def seconds(self) -> float:
         """Until now."""
-        return time.perf_counter() - self._began
+        return self._clock() - self._began
 
     def save(self) -> Tree:
         """See Part."""
@@ -251,7 +253,7 @@ class Stopwatch:
 
     def load(self, saved: Tree) -> None:
         """See Part."""
-        self._began = time.perf_counter() - float(saved["seconds"])
+        self._began = self._clock() - float(saved["seconds"])
 
 
 def existing(folder: Path, names: Sequence[str] = NAMES) -> list[Path]:

@@ -18,11 +18,14 @@ import numpy as np
 from benchmarks import archive, curves
 from benchmarks.curves import Identity, identity
 from benchmarks.errors import InputError
+from benchmarks.methods import METHODS
 from benchmarks.record import RunKey, RunRecord, canonical, parsed
 from benchmarks.runner import claims
+from benchmarks.runner.names import base_of
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
+WEIGHTS = {"best": "weights.best.pt", "epochs": "weights.epochs.pt"}  # by what --keep was
 CORRUPT = ".corrupt"
 DEPTH = "*/*/*/seed-*"
 CLAIMED = "*/*/*/.seed-*.claim"
@@ -82,6 +85,15 @@ def read_run(folder: Path, place: Path | None = None) -> RunRecord | None:
     return record
 
 
+def lacks_weights(folder: Path, key: RunKey, keep: str) -> bool:
+    """Whether a finished run has not left the weights that ``--keep`` asks for. Fitted methods leave none."""
+    row = METHODS.get(base_of(key.method))
+    if not keep or (row is not None and row.fitted):
+        return False
+    enough = WEIGHTS.values() if keep == "best" else (WEIGHTS["epochs"],)
+    return not any((folder / name).is_file() for name in enough)
+
+
 def _parse(text: str, where: str) -> RunRecord:
     try:
         return RunRecord.from_json(parsed(text), where)
@@ -91,14 +103,17 @@ def _parse(text: str, where: str) -> RunRecord:
 
 def publish(attempt: Path, folder: Path) -> bool:
     """Make a finished attempt the run: its folder with all its files, in one step. What stood there goes, unless it is
-    a finished run of the same digest: of two that did the same, the first counts. False for the second."""
+    a finished run of the same digest: of two that did the same, the first counts, or the one that kept its weights.
+    False for the second."""
     mine = read_record(attempt, folder)
     assert mine is not None
+    keep = next((keep for keep, name in reversed(WEIGHTS.items()) if (attempt / name).is_file()), "")
 
     def stays(found: Path) -> bool:
         with contextlib.suppress(InputError):
             theirs = read_run(found, folder)
-            return theirs is not None and theirs.status == "done" and theirs.digest == mine.digest
+            same = theirs is not None and theirs.status == "done" and theirs.digest == mine.digest
+            return same and not lacks_weights(found, mine.key, keep)
         return False
 
     old = attempt.with_name(f"{attempt.name}{claims.OLD}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -35,21 +35,25 @@ VECTOR = 16  # numbers that a processor handles at once, at most
 @dataclass(frozen=True)
 class Goal:
     """What is measured and what selects the epoch: metric ``main`` on ``split`` ("valid"; "test" is the literature's
-    habit, under protocols that say so)."""
+    habit, under protocols that say so). keep: the weights that are handed out, "" (none), of the "best" epoch or of all
+    "epochs"."""
 
     metrics: tuple[str, ...]
     main: str
     split: str = "valid"
+    keep: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training went. epoch: the selected one, from 1. value: its main metric. curves: one entry an epoch."""
+    """How training went. epoch: the selected one, from 1. value: its main metric. curves: one entry an epoch. weights:
+    by epoch, as ``Goal.keep`` says."""
 
     epoch: int
     value: float
     diagnostics: Mapping[str, float]
     curves: tuple[Mapping[str, Any], ...]
+    weights: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def train(
@@ -105,7 +109,8 @@ class _State:
 
     def __init__(self, group: Group, config: Training, goal: Goal, streams: Sequence[Streams]) -> None:
         torch.manual_seed(streams[0].dropout)  # for methods that draw from torch's own generator; they train alone
-        self.config, self._group = config, group
+        self.config, self._group, self._keeps = config, group, goal.keep
+        self._kept: list[dict[str, Tensor]] = []  # where every epoch's weights are handed out
         self.orders = [torch.Generator().manual_seed(each.order) for each in streams]
         self.draws, self.noise = (
             group.draws([getattr(each, name) for each in streams]) for name in ("dropout", "noise")
@@ -153,6 +158,10 @@ class _State:
         for seed, course in enumerate(self._courses):
             if course.goes_on and course.improves(losses[seed], found[seed]):
                 _keep(self._best, self._group.state(), seed)
+        if self._keeps == "epochs":
+            self._kept.append(
+                {name: value.detach().to("cpu", copy=True) for name, value in self._group.state().items()}
+            )
         self.epoch += 1
         self._open_epoch()
 
@@ -160,7 +169,18 @@ class _State:
         """How it went; puts the weights of each seed's best epoch in place."""
         for name, value in self._group.state().items():
             value.copy_(self._best[name])
-        return [course.outcome() for course in self._courses]
+        outcomes = [course.outcome() for course in self._courses]
+        return [x if isinstance(x, TrainingError) else self._with_weights(n, x) for n, x in enumerate(outcomes)]
+
+    def _with_weights(self, seed: int, outcome: Outcome) -> Outcome:
+        """The outcome of a seed with what is kept of it."""
+        kept = {outcome.epoch: self._best} if self._keeps else {}
+        kept |= dict(enumerate(self._kept[: len(outcome.curves)], 1))
+        own = {
+            epoch: {name: x[seed].detach().to("cpu", copy=True) for name, x in state.items()}
+            for epoch, state in kept.items()
+        }
+        return replace(outcome, weights=own)
 
     def save(self) -> dict[str, Any]:
         """See snapshot.Part."""
@@ -173,6 +193,7 @@ class _State:
             "courses": [course.save() for course in self._courses],
             "method": snapshot.method_state(self._group.method),
             "best": self._best,
+            "kept": self._kept,
             "optimizer": self.optimizer.state_dict()["state"],
             "draws": snapshot.draws_state(self.draws),
             "noise": snapshot.draws_state(self.noise),
@@ -189,11 +210,22 @@ class _State:
             course.load(each)
         snapshot.load_tensors(snapshot.method_state(self._group.method), saved["method"])
         snapshot.load_tensors(self._best, saved["best"])
+        self._take_kept(saved["kept"])
         snapshot.load_optimizer(self.optimizer, saved["optimizer"])
         snapshot.load_draws(self.draws, saved["draws"])
         snapshot.load_draws(self.noise, saved["noise"])
         snapshot.load_generators(self.orders, self._opened)
         snapshot.load_torch_state(self._group.device, saved["torch"])
+
+    def _take_kept(self, kept: list[dict[str, Tensor]]) -> None:
+        """Those of the epochs that are over; a training that was not asked for them takes none, and one that is asked
+        and finds none cannot go on."""
+        self._kept = kept if self._keeps == "epochs" else []
+        if self._keeps == "epochs" and len(kept) != self.epoch:
+            raise ValueError(f"weights of {len(kept)} epochs, {self.epoch} are over")
+        for each in self._kept:
+            for name, value in self._best.items():
+                snapshot.check_alike(name, value.cpu(), each[name])
 
     def _check_place(self) -> None:
         plain = type(self.epoch) is type(self.step) is int

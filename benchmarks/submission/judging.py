@@ -19,8 +19,9 @@ from benchmarks.methods import NAME, belongs
 from benchmarks.metrics import compute
 from benchmarks.prepared import Fold
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner.config import method_row, profile_names, protocol_of, resolve
+from benchmarks.runner.config import method_row, protocol_of, resolve
 from benchmarks.runner.execute import common_rules
+from benchmarks.runner.names import profile_names
 from benchmarks.runner.search import COMMON, Choice
 from benchmarks.runner.source import source_digest
 from benchmarks.spec import BenchmarkSpec, Protocol

@@ -30,7 +30,7 @@ from test_prepare_media import BAD as BAD_MEDIA
 
 from benchmarks import cli, prepared
 from benchmarks.record import RunKey, RunRecord
-from benchmarks.runner import config, names, store
+from benchmarks.runner import names, store
 from benchmarks.sources import SOURCES, Sources
 from benchmarks.tasks import cmu_mosi
 
@@ -615,7 +615,6 @@ def test_predictions_with_objects(source: Path, capsys: pytest.CaptureFixture[st
 def test_a_profile_of_a_stranger(
     tag: str, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(config, "PROFILES", source.parent)
     text = f"training: {tag.replace('MARK', str(source / MARK))}\n"
     (source.parent / "mine.yaml").write_text(text)
     monkeypatch.setattr(names, "PROFILES", source.parent)

@@ -24,7 +24,7 @@ from benchmarks.record import RunKey, RunRecord, canonical, digest_of
 from benchmarks.report import accepted
 from benchmarks.report import published as numbers
 from benchmarks.report.collect import collect
-from benchmarks.runner import bench, config, launch, store, teams
+from benchmarks.runner import bench, config, launch, names, store, teams
 from benchmarks.submission import command, reading
 from benchmarks.tasks import cmu_mosi, sentiment
 
@@ -480,7 +480,7 @@ def feed_words_of_pieces(data: bytes, folder: Path) -> object:
 
 
 DEEP = b"[" * 5000
-YAML_PROFILES = [*YAML_SEEDS, (config.PROFILES / "tiny.yaml").read_bytes()]
+YAML_PROFILES = [*YAML_SEEDS, (names.PROFILES / "tiny.yaml").read_bytes()]
 TARGETS = (
     Target("record_bytes", feed_record_bytes, lambda: [record_line().encode(), DEEP, b"{}"]),
     Target("record", feed_record, seeded()),

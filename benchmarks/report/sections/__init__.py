@@ -7,7 +7,17 @@ import importlib
 from benchmarks.report.sections.frame import Section
 
 # In the order of the report: name -> module with SECTION. A new section is one module and one row.
-SECTIONS: dict[str, str] = {}
+SECTIONS: dict[str, str] = {
+    "claims": "benchmarks.report.sections.claims",
+    "budget": "benchmarks.report.sections.budget",
+    "optimiser": "benchmarks.report.sections.optimiser",
+    "choices": "benchmarks.report.sections.choices",
+    "screening": "benchmarks.report.sections.screening",
+    "pooling": "benchmarks.report.sections.pooling",
+    "leak": "benchmarks.report.sections.leak",
+    "efficiency": "benchmarks.report.sections.efficiency",
+    "before_after": "benchmarks.report.sections.before_after",
+}
 
 
 def load(name: str) -> Section:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import studies
 from benchmarks.drawing import style
-from benchmarks.errors import InputError, plain
-from benchmarks.record import RunRecord, parsed
+from benchmarks.errors import plain
+from benchmarks.record import RunRecord
 from benchmarks.report import layout, render
 from benchmarks.report.collect import Collected
 from benchmarks.report.layout import Cell, Table, listed, number
@@ -19,6 +17,7 @@ from benchmarks.report.published import Published
 from benchmarks.report.sections import SECTIONS, load
 from benchmarks.report.sections.data import Data, gather, keys_of
 from benchmarks.report.sections.frame import MEANING, Claim, Made, Section, Sentence, real
+from benchmarks.report.sections.trials import trials
 
 Parts = tuple[Section, Made]
 REPORT = "REPORT.md"
@@ -32,7 +31,7 @@ SUMMARY, COMPUTE = "summary", "compute"
 
 def contents(out: Path, main: Collected, published: Published) -> dict[str, bytes]:
     """REPORT.md, and by name the files of results/findings. InputError names an input that cannot be read."""
-    data = gather(out, main, studies.load(), published)
+    data = gather(out, main, published)
     with style():
         made = [(section := load(name), section.build(data)) for name in SECTIONS]
     own = (summary_table(made), compute_table(data))
@@ -147,7 +146,7 @@ def compute_table(data: Data) -> Table:
     spent = [
         ("Runs of the main tables", [_hours(r) for key, r in data.records.items() if key in main]),
         ("Runs of the studies", [_hours(r) for key, r in data.records.items() if key not in main]),
-        ("Searches", list(_trials(data.out))),
+        ("Searches", [trial.seconds / HOUR for trial in trials(data.out)]),
     ]
     total = sum(hours for _, some in spent for hours in some)
     rows = [(name, str(len(some)), number(sum(some), DIGITS)) for name, some in spent]
@@ -160,29 +159,14 @@ def compute_table(data: Data) -> Table:
     columns = ("What", "Runs", "Core-hours")
     told = layout.Section("Compute", columns, tuple(tuple(Cell(x) for x in row) for row in rows), facts)
     frame = pd.DataFrame([(name, len(some), sum(some)) for name, some in spent], columns=["what", "runs", "core_hours"])
-    return real(COMPUTE, "Compute", ("Time of training and evaluation times the threads of a run.",), (told,), frame)
+    return real(
+        COMPUTE,
+        "Compute",
+        ("Seconds of training and evaluation that records and trials state, on the device that each names.",),
+        (told,),
+        frame,
+    )
 
 
 def _hours(record: RunRecord) -> float:
-    threads = record.provenance.get("threads", 1)
-    return record.time_s / HOUR * (threads if type(threads) is int and threads > 0 else 1)
-
-
-def _trials(out: Path) -> Iterator[float]:
-    """Core-hours of each trial of the searches below ``out`` and of those of its studies."""
-    for folder in (out / "search", out / studies.FOLDER / "search"):
-        for path in sorted(folder.glob("*.jsonl")):
-            for place, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-                if line.strip():
-                    yield _trial(line, f"{path}:{place}")
-
-
-def _trial(line: str, where: str) -> float:
-    try:
-        seconds = parsed(line)["time_s"]
-        if type(seconds) in (int, float) and 0 <= seconds <= sys.float_info.max:
-            return float(seconds) / HOUR
-        told = "field 'time_s' is not a time"
-    except (ValueError, TypeError, KeyError) as error:
-        told = f"not a trial of a search ({type(error).__name__})"
-    raise InputError(f"{where}: {told}; restore the line from git or search again")
+    return record.time_s / HOUR

@@ -1,8 +1,9 @@
 """What a section is: tables, figures, sentences made from data, and claims with a verdict by a declared test.
 
 A claim "a is better than b" *held* where a is significantly better after Holm's correction over the declared family;
-it *did not hold* where b is, or where the 95 % interval leaves no room for a difference that matters
-(``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that the number stands in.
+it *did not hold* where b is, or where the interval, widened for the family (Bonferroni), leaves no room for a
+difference that matters (``compare.RELEVANT``); else it is *undecided*. A sentence with a number names the table that
+the number stands in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+
+from scipy import special
 
 from benchmarks.drawing import save
 from benchmarks.metrics import METRICS
@@ -17,16 +21,17 @@ from benchmarks.report import layout
 from benchmarks.report.compare import RELEVANT, Contrast, needed_text
 from benchmarks.report.layout import DASH, Table, interval, listed, signed
 from benchmarks.report.sections.data import Data
+from benchmarks.report.statistics import ALPHA, Comparison
 
 HELD, FAILED, OPEN = "held", "did not hold", "undecided"
 WORDS = (HELD, FAILED, OPEN)
 MEANING = (
     "A claim that one row is better than another held where the difference is significant after Holm's correction; it "
-    "did not hold where the opposite is, or where the 95 % interval leaves no room for a difference that matters "
-    "(1 point, 0.02 of MAE); else it is undecided."
+    "did not hold where the opposite is, or where the interval at 1 − 0.05 / comparisons of the family leaves no room "
+    "for a difference that matters (1 point, 0.02 of MAE); else it is undecided. Intervals shown are at 95 %."
 )
 FIGURES = ("svg", "png")
-NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:[.,]\d+)*(?![\w])")
+NUMBER = re.compile(r"(?<![\w.-])[+−]?\d+(?:[.,]\d+)*(?![\w])")
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,14 @@ def verdict(contrast: Contrast, better: int = 1) -> str:
         return OPEN
     metric = METRICS[contrast.metric]
     upwards = better if metric.direction == "max" else -better
-    most = contrast.test.high if upwards > 0 else -contrast.test.low
+    most = upwards * contrast.test.difference + _half_width(contrast, contrast.test)
     return FAILED if most < RELEVANT[metric.unit] else OPEN
+
+
+def _half_width(contrast: Contrast, test: Comparison) -> float:
+    """Of the interval that holds for all comparisons of the family together."""
+    level, joint = (float(special.stdtrit(test.df, alpha / 2)) for alpha in (ALPHA, ALPHA / contrast.family))
+    return (test.high - test.low) / 2 * joint / level
 
 
 def gap(contrast: Contrast) -> str:
@@ -122,6 +133,39 @@ def settled_by(parts: Sequence[tuple[str, Contrast]], words: Mapping[str, str]) 
             plan = "two seeds of both at least" if contrast.test is None else f"{needed} {contrast.unit}s"
             plans.append(f"{title}: {plan if needed != DASH or contrast.test is None else 'no number of seeds'}")
     return "; ".join(plans)
+
+
+def none_better(text: str, parts: Sequence[tuple[str, Sequence[Contrast]]], table: str) -> Claim:
+    """The claim that no row is better than its reference: parts are (title, a family). It held where each row leaves no
+    room for being better by what matters, did not hold where one is better, else it is undecided; the number is that
+    of the row that comes nearest to being better."""
+    words, numbers, plans = {}, [], []
+    for title, found in parts:
+        verdicts = {verdict(contrast) for contrast in found}
+        words[title] = FAILED if HELD in verdicts else OPEN if OPEN in verdicts else HELD
+        nearest = max(found, key=_gain)
+        numbers.append(f"{title}: {METRICS[nearest.metric].title} {gap(nearest) if nearest.test else nearest.untested}")
+        plans += [(title, nearest)]
+    return Claim(text, joined(words), "; ".join(numbers), table, settled_by(plans, words))
+
+
+def _gain(contrast: Contrast) -> float:
+    """How much better the row is than its reference."""
+    if contrast.test is None:
+        return -inf
+    return contrast.test.difference * (1 if METRICS[contrast.metric].direction == "max" else -1)
+
+
+def lacks(data: Data, study: str, table: str = "") -> tuple[Sentence, ...]:
+    """What a study lacks, as a sentence; table: whose intro says the same, "" where there is none."""
+    told = data.lacking(study, bool(table))
+    return (Sentence(told, table),) if told else ()
+
+
+def intro_of(data: Data, study: str, *texts: str) -> tuple[str, ...]:
+    """What stands before a table: what its study lacks, then the texts."""
+    told = data.lacking(study)
+    return (*((told,) if told else ()), *texts)
 
 
 def drawn(name: str, figure: object) -> dict[str, bytes]:

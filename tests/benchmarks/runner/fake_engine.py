@@ -29,6 +29,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     checkpoint_s: float = 300.0
     checkpoint_epochs: int = 0
+    keep: str = ""
     beside: int = 1
 
 

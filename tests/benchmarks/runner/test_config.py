@@ -12,7 +12,7 @@ from baselines import METHODS
 from benchmarks import BENCHMARKS, catalog
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, digest_of
-from benchmarks.runner import config
+from benchmarks.runner import config, names
 from benchmarks.runner.config import RunConfig, Training, coerce, method_row, resolve
 
 KEY = RunKey("cmu_mosi", catalog.spec("cmu_mosi").protocols[0].name, "real", "mine", "ogm_ge", "full", 0)
@@ -32,7 +32,7 @@ benchmarks:
 
 @pytest.fixture
 def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(config, "PROFILES", tmp_path)
+    monkeypatch.setattr(names, "PROFILES", tmp_path)
     (tmp_path / "mine.yaml").write_text(PROFILE)
     return tmp_path
 

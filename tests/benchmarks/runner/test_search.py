@@ -15,7 +15,7 @@ from benchmarks import catalog
 from benchmarks.data import FoldData
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.runner import config, search
+from benchmarks.runner import config, names, search
 from benchmarks.runner.config import resolve
 from benchmarks.runner.execute import Options
 from benchmarks.runner.search import COMMON, OWN, Budget, best_of, overrides_of, read_trials, run_trial
@@ -28,8 +28,8 @@ BUDGET = Budget(trials=3)
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """A profile of its own, so that the tuned file of the project is not touched; trials run in this process."""
-    text = (config.PROFILES / "tiny.yaml").read_text()
-    monkeypatch.setattr(config, "PROFILES", tmp_path)
+    text = (names.PROFILES / "tiny.yaml").read_text()
+    monkeypatch.setattr(names, "PROFILES", tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
     monkeypatch.setattr(search, "_run", lambda trials, options, workers: (run_trial(t, options) for t in trials))
     return Options(tmp_path / "results", tmp_path / "cache", overrides=("training.epochs=2",))

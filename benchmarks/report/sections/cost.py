@@ -42,7 +42,7 @@ HOW = (
     "Parameters, training (seconds of a run) and memory: of the committed runs; seeds that trained together share "
     "their program's time. Forward pass: products and convolutions, MFLOP a sample. Milliseconds a sample, of one "
     "thread: of prediction in batches, and of a training step of one seed alone. Front: no method that reads every "
-    "modality costs less, by the forward pass (by the time of a run where that is not measured), and has a better mean.",
+    "modality costs less, by the forward pass (by the time of a run where that is not measured), and scores better.",
     "That CLCR is worth its cost, that is better than every method that costs less: held where each difference is "
     "significant after Holm's correction, did not hold where one is significantly against it or leaves no room for a "
     "difference that matters, else undecided.",

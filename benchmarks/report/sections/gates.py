@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks import curves, drawing
+from benchmarks import drawing
 from benchmarks.report import layout
 from benchmarks.report.collect import FULL, OURS
 from benchmarks.report.layout import DASH, count, listed, number
@@ -254,7 +254,7 @@ def proportion(k: int, n: int) -> tuple[float, float]:
 
 def mix_shares(data: Data, lines: Lines) -> dict[int, float]:
     """By seed: L_mix times its weight over the sum of all losses in training at the selected epoch."""
-    kept = curves.read(data.out / "curves" / f"{lines.group.key.benchmark}.jsonl")
+    kept = data.curves(lines.group.key.benchmark)
     by_digest = {(whose[0], whose[1]): one for whose, one in kept.items()}
     found: dict[int, float] = {}
     for key, record in data.records.items():

@@ -14,15 +14,15 @@ from scipy import stats
 from benchmarks import drawing
 from benchmarks.metrics import METRICS
 from benchmarks.report import layout
-from benchmarks.report.collect import FULL, OURS, Row, label, load_spec
-from benchmarks.report.compare import Contrast, contrasts, declared_test, per_unit
+from benchmarks.report.collect import FULL, OURS, Row, load_spec
+from benchmarks.report.compare import Contrast, declared_test, per_unit
 from benchmarks.report.layout import DASH, heading, interval, listed, mean_sd, signed
 from benchmarks.report.sections import trained
 from benchmarks.report.sections.analyses import number as read
-from benchmarks.report.sections.data import Data, Source, unpaired
+from benchmarks.report.sections.data import Data, Source, methods_at, spec_of
 from benchmarks.report.sections.frame import FAILED, HELD, OPEN, Claim, Made, Section, Sentence, drawn, joined, real
 from benchmarks.report.sections.trained import Lines, cells, compared_cells, title, values_of
-from benchmarks.report.statistics import ALPHA
+from benchmarks.report.statistics import ALPHA, welch_t
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +34,9 @@ HABITS = {
 }
 BASE = "valid"
 LEAKY, CLEAN = "ravdess.clip_random", "ravdess.actor_disjoint"
-LEAK = "actors in training and test alike"
-WORTH, POOLED, LEAKS, GAINS = "worth", "pooled", "leak", "gains"
+LEAK = "leak"
+NAMES = {**HABITS, LEAK: "the same actors in training and test"}
+WORTH, POOLED, GAINS = "worth", "pooled", "gains"
 SOURCE = "clcr"  # of published numbers: the paper's own tables
 HOW = (
     "Score with the habit less the score of the same training with the epoch chosen on validation data and every test "
@@ -45,10 +46,8 @@ POOL = (
     "Over data sets whose main metric has the same unit: the unweighted mean over sets of the mean over methods. "
     "95 % interval: t over seeds (arrangements where those repeat) of the mean over methods in each set, errors of the "
     "sets added, degrees of freedom by Satterthwaite. It says nothing about other sets.",
-)
-LEAK_HOW = (
-    f"Protocol {LEAKY}, where an actor's clips are in training and test, less {CLEAN}, where none are: other samples "
-    "in either split, so Welch's t test over seeds; the family is all methods.",
+    f"The same actors in training and test: protocol {LEAKY} less {CLEAN}, mean over methods; other samples are in "
+    "either split, so Welch's t interval over seeds.",
 )
 GAIN_HOW = (
     "Gains that the paper prints over another method, main metric, and what choosing the epoch on the test set was "
@@ -106,8 +105,7 @@ def worth(lines: Lines, habit: str) -> list[float]:
         own = {s: x - found[BASE][s] for s, x in found[habit].items() if s in found[BASE]}
         if own:
             gaps.append(per_unit(lines.group, own))
-    shared = set.intersection(*(set(own) for own in gaps)) if gaps else set()
-    return [float(np.mean([own[seed] for own in gaps])) for seed in sorted(shared)]
+    return _by_seed(gaps)
 
 
 def pooled(metric: str, sets: Mapping[str, Sequence[float]]) -> Pool:
@@ -134,22 +132,26 @@ def pools(sets: Sequence[Lines]) -> dict[tuple[str, str], Pool]:
     return found
 
 
-def leaks(data: Data) -> dict[str, Contrast]:
-    """By method: Welch's test of the leaky protocol against the clean one."""
-    methods = [row[0] for group in data.main.of("real") if _clean(group) for row in group.scores if row[1] == FULL]
-    found = {}
-    for method in methods:
-        found[method, "leak"] = Source("open", method, place=LEAKY)
-        found[method, "clean"] = Source("open", method)
-    group = unpaired(data.compared(CLEAN, found))
-    both = [m for m in methods if {(m, "leak"), (m, "clean")} <= group.scores.keys()]
-    pairs = [((m, "leak"), (m, "clean")) for m in sorted(both, key=group.method_order)]
-    return {a[0]: c for (a, _), c in zip(pairs, contrasts(group, group.spec.main_metric, pairs), strict=True)}
+def leak(data: Data) -> Pool | None:
+    """What the leaky protocol is worth, mean over methods; Welch's t test. None without two seeds of both."""
+    study, metric = data.study_of(LEAK), spec_of(CLEAN)[0].main_metric
+    sides: list[list[Mapping[int, float]]] = [[], []]
+    for method in methods_at(study, CLEAN):
+        both = [data.values(place, Source(study.profiles[0], method)).get(metric, {}) for place in (LEAKY, CLEAN)]
+        if all(both):
+            for side, values in zip(sides, both, strict=True):
+                side.append(values)
+    means = [_by_seed(side) for side in sides]
+    if min(map(len, means)) < 2:
+        return None
+    test = welch_t(means[0], means[1])
+    return Pool(metric, (f"{LEAKY} less {CLEAN}",), test.difference, test.low, test.high)
 
 
-def _clean(group: object) -> bool:
-    key = group.key  # type: ignore[attr-defined]
-    return f"{key.benchmark}.{key.protocol}" == CLEAN and key.profile == "open"
+def _by_seed(methods: Sequence[Mapping[int, float]]) -> list[float]:
+    """Mean over methods at each seed that all have."""
+    shared = set.intersection(*(set(own) for own in methods)) if methods else set()
+    return [float(np.mean([own[seed] for own in methods])) for seed in sorted(shared)]
 
 
 @dataclass(frozen=True)
@@ -179,22 +181,22 @@ def gains(data: Data) -> list[Gain]:
 def build(data: Data) -> Made:
     """The section."""
     sets = [lines for lines in trained.lines(data, "habits") if tests(lines)]
-    leaky, found = leaks(data), pools(sets)
-    tables = []
+    found, leaky = pools(sets), leak(data)
     sentences = [] if sets else [Sentence(trained.absent("habits", "scores by habit"))]
-    claims: tuple[Claim, ...] = ()
-    if sets:
-        tables += [_worth_table(sets), _pooled_table(found), _gains_table(data, found)]
-        sentences += [*_pooled_sentences(found), *_gain_sentences(data, found)]
-        claims = _claims(data, found)
-    lack = data.lacking("leak")
+    lack = data.lacking(LEAK, counted=False)
     sentences += [Sentence(lack)] if lack else []
     if leaky:
-        tables.append(_leak_table(data, leaky))
-        sentences += _leak_sentences(leaky)
-    figures = drawn("worth", _figure(sets)) if sets else {}
+        found[LEAK, leaky.metric] = leaky
+    if not found:
+        return Made(sentences=tuple(sentences))
+    tables = [_pooled_table(found), _gains_table(data, found)]
+    sentences += [*_pooled_sentences(found), *_gain_sentences(data, found)]
+    figures: dict[str, bytes] = {}
+    if sets:
+        tables.insert(0, _worth_table(sets))
+        figures = drawn("worth", _figure(sets))
     captions = {"worth": "What each habit is worth by method, with 95 % intervals"}
-    return Made(tuple(tables), figures, tuple(sentences), claims, captions)
+    return Made(tuple(tables), figures, tuple(sentences), _claims(data, found), captions)
 
 
 def _worth_table(sets: Sequence[Lines]) -> layout.Table:
@@ -219,7 +221,7 @@ def _worth_table(sets: Sequence[Lines]) -> layout.Table:
 
 
 def _pooled_table(found: Mapping[tuple[str, str], Pool]) -> layout.Table:
-    texts = [cells((HABITS[h], METRICS[m].title, one.text, listed(one.places))) for (h, m), one in found.items()]
+    texts = [cells((NAMES[h], METRICS[m].title, one.text, listed(one.places))) for (h, m), one in found.items()]
     rows = [(h, m, one.mean, one.low, one.high, " ".join(one.places)) for (h, m), one in found.items()]
     columns = ("Habit", "Metric", "Worth", "Data sets")
     section = layout.Section("All methods", columns, tuple(texts))
@@ -229,35 +231,11 @@ def _pooled_table(found: Mapping[tuple[str, str], Pool]) -> layout.Table:
 
 def _pooled_sentences(found: Mapping[tuple[str, str], Pool]) -> list[Sentence]:
     made = []
-    for habit, words in HABITS.items():
+    for habit, words in NAMES.items():
         told = [f"{METRICS[m].title} by {one.text}" for (h, m), one in found.items() if h == habit]
         if told:
             made.append(Sentence(f"{words.capitalize()}: changes {listed(told)}, over methods and data sets.", POOLED))
     return made
-
-
-def _leak_table(data: Data, leaky: Mapping[str, Contrast]) -> layout.Table:
-    columns = ("Method", "Leaky", "Clean", "Leaky less clean", "p (Holm)", "Needed")
-    texts, rows = [], []
-    for method, contrast in leaky.items():
-        sides = (data.values(CLEAN, Source("open", method, place=place)) for place in (LEAKY, ""))
-        told = (mean_sd(contrast.metric, list(side.get(contrast.metric, {}).values())) for side in sides)
-        texts.append(cells((label(method), *told, *compared_cells(contrast))))
-        test = contrast.test
-        rows.append((method, *((test.difference, test.low, test.high, test.p) if test else (None,) * 4)))
-    metric = next(iter(leaky.values())).metric
-    section = layout.Section(f"{LEAKY} and {CLEAN} · {heading(metric)}", columns, tuple(texts))
-    frame = pd.DataFrame(rows, columns=["method", "difference", "low", "high", "p"])
-    return real(LEAKS, "What a leak is worth", LEAK_HOW, (section,), frame)
-
-
-def _leak_sentences(leaky: Mapping[str, Contrast]) -> list[Sentence]:
-    told = [f"{label(m)} {signed(c.metric, c.test.difference)}" for m, c in leaky.items() if c.test]
-    if not told:
-        return []
-    higher = [label(m) for m, c in leaky.items() if c.better == 1]
-    shown = f"significantly more for {listed(higher)}" if higher else "significant for none"
-    return [Sentence(f"With {LEAK}, {LEAKY} shows against {CLEAN}: {listed(told)}; {shown}.", LEAKS)]
 
 
 def _pool_of(found: Mapping[tuple[str, str], Pool], metric: str) -> Pool | None:

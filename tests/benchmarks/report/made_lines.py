@@ -16,7 +16,6 @@ from benchmarks.report.published import Published
 from benchmarks.report.sections.analyses import Analysis
 from benchmarks.report.sections.data import Data, gather
 from benchmarks.report.sections.frame import Made, unsupported, words_of
-from benchmarks.studies import Studies
 
 MOSI, UCF, DIGITS = "cmu_mosi.transcripts", "ucf101.subset3", "av_digits.paired"
 Values = Callable[[RunKey], Mapping[str, Any]]
@@ -46,9 +45,9 @@ def write_lines(out: Path, name: str, made: Iterable[RunRecord], values: Values)
     return out
 
 
-def data_of(out: Path, published: Published | None = None, studies: Studies | None = None) -> Data:
+def data_of(out: Path, published: Published | None = None) -> Data:
     """What sections are built from."""
-    return gather(out, collect(out / "records"), studies or Studies(), published or Published())
+    return gather(out, collect(out / "records"), published or Published())
 
 
 def gathered(out: Path, made: Iterable[RunRecord], name: str, values: Values) -> Data:

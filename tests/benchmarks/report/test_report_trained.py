@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_lines import DIGITS, MOSI, UCF, cell, check, data_of, gathered, records, text, write_lines
-from synthetic_records import append, noise, write_curves, write_records
+from synthetic_records import noise, write_curves, write_records
 
 from benchmarks.drawing import style
 from benchmarks.errors import InputError
@@ -20,7 +20,6 @@ from benchmarks.report.published import load
 from benchmarks.report.sections import embedding, gates, habits, mechanism, missing
 from benchmarks.report.sections.frame import FAILED, HELD, OPEN, Made
 from benchmarks.report.sections.signs import signs
-from benchmarks.studies import Studies, Study
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = {("clcr", "full"): 0.8, ("late_fusion", "full"): 0.7, ("misa", "full"): 0.75}
@@ -155,12 +154,6 @@ def test_mechanism_claims_follow_from_the_probes(tmp_path: Path) -> None:
     assert not made.tables[0].parts.get("real")
 
 
-def study(*methods: str) -> Studies:
-    fields = {"title": "Leak", "profile": "open", "data": "real", "settings": (), "main": True}
-    leak = Study("leak", protocols=(habits.LEAKY,), methods=methods, variants=("full",), seeds=(1, 2, 3), **fields)  # type: ignore[arg-type]
-    return Studies({}, {"leak": leak})
-
-
 def test_the_worth_of_habits(tmp_path: Path) -> None:
     rows = records(UCF, ROWS) + records(DIGITS, ROWS, range(10))
     worths = {"test": 0.013, "last": -0.02, "drop_last": 0.0}
@@ -173,7 +166,7 @@ def test_the_worth_of_habits(tmp_path: Path) -> None:
     write_lines(tmp_path, "habits", rows, values)
     write_records(tmp_path, rows)
     with style():
-        made = habits.build(data_of(tmp_path, load(ROOT / "results/published.yaml"), study("clcr")))
+        made = habits.build(data_of(tmp_path, load(ROOT / "results/published.yaml")))
     check(made)
     assert cell(made, "pooled", "Worth", habits.HABITS["test"]).startswith("+1.30")
     assert cell(made, "pooled", "Worth", habits.HABITS["last"]).startswith("−2.00")
@@ -192,16 +185,21 @@ def test_a_pool_adds_the_errors_of_its_sets() -> None:
 
 
 def test_the_worth_of_a_leak_is_tested_without_pairs(tmp_path: Path) -> None:
-    write_records(tmp_path, records(habits.CLEAN, {("clcr", "full"): 0.7, ("misa", "full"): 0.7}))
-    append(tmp_path / "studies", ())
-    leaky = records(habits.LEAKY, {("clcr", "full"): 0.8, ("misa", "full"): 0.7}, (1, 2, 3))
-    write_records(tmp_path / "studies", leaky)
+    profile = "open+untuned"  # of the study
+    clean = records(habits.CLEAN, {("clcr", "full"): 0.7, ("misa", "full"): 0.6}, profile=profile)
+    leaky = records(habits.LEAKY, {("clcr", "full"): 0.8, ("misa", "full"): 0.6}, (1, 2, 3), profile=profile)
+    write_records(tmp_path / "studies", clean + leaky)
     with style():
-        made = habits.build(data_of(tmp_path, studies=study("clcr", "misa")))
+        made = habits.build(data_of(tmp_path))
     check(made)
-    assert cell(made, "leak", "Leaky less clean", "CLCR").startswith("+10.00")
-    assert "significantly more for CLCR." in text(made)
+    worth = habits.leak(data_of(tmp_path))
+    assert worth is not None
+    assert worth.mean == pytest.approx(0.05)  # a tenth for one of two methods
+    error = (0.001**2 / 3 + 2.5 * 0.001**2 / 5) ** 0.5  # of seeds 1-3 and 0-4, a thousandth apart
+    assert worth.high - worth.mean == pytest.approx(2.4469 * error, rel=0.03)  # t of about 6 degrees of freedom
+    assert cell(made, "pooled", "Worth", habits.NAMES["leak"]).startswith("+5.00 [")
     assert "`clcr analyse habits`" in text(made)
+    assert "PARTIAL: runs of study leak are missing" in text(made)
 
 
 def test_neighbours_of_separate_clouds_are_pure() -> None:

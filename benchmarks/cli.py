@@ -182,6 +182,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", type=float, default=150.0, metavar="S", help="seconds for all; what does not fit is skipped"
     )
+    parser.add_argument(
+        "--configurations", metavar="DIR", help="instead: the forward pass of each run of these records"
+    )
     parser.add_argument("--out", metavar="FILE.json", help="keep the measurements")
     parser.add_argument("--figure", metavar="FILE.png", help="draw them; needs matplotlib")
 
@@ -334,10 +337,14 @@ def _analyse(args: argparse.Namespace, console: Console) -> int:
 def _bench(args: argparse.Namespace, console: Console) -> int:
     from benchmarks import benching
     from benchmarks.runner import bench, launch
+    from benchmarks.runner.plan import Place
 
     together = bench.parse_together(args.seeds_together) if args.seeds_together else bench.TOGETHER
     methods, sizes = _names(args.method) or bench.trained(), _names(args.size) or tuple(bench.SIZES)
     device = launch.devices(args.device)[0]
+    if args.configurations is not None:
+        place = Place(Path(args.configurations), cache_folder(), device)
+        return benching.run_forward(place, args.budget, args.out, console)
     grid = bench.Grid(methods, sizes, together, device, args.steps, args.budget)
     return benching.run(grid, args.out, args.figure, console)
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from baselines import METHODS
-from benchmarks import drawing
+from benchmarks import BENCHMARKS, drawing
 from benchmarks.errors import InputError, unknown
-from benchmarks.runner import processes
+from benchmarks.record import RunKey
+from benchmarks.runner import measured, processes, store
+from benchmarks.runner.names import base_of
 
 TOGETHER = (1, 2, 4, 8, 16, 32)
 START_S = 4.0  # a process, until it measures
@@ -104,6 +106,34 @@ def measure(grid: Grid, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any
             yield {**row, **roofline(row, ceilings)}
 
 
+def configurations(out: Path) -> list[RunKey]:
+    """A run of each trained method's full variant on real data that ``out`` has a record of, in their order."""
+    found: dict[RunKey, RunKey] = {}
+    for benchmark in BENCHMARKS:
+        for entry in store.committed(out, benchmark):
+            key = entry.key
+            shown = key.data == "real" and key.variant == "full" and base_of(key.method) in trained()
+            if entry.status == "done" and shown:
+                found.setdefault(replace(key, seed=0), key)
+    if not found:
+        told = f"--configurations {out}: no record of a trained method's full variant on real data"
+        raise InputError(f"{told}; name a folder of results")
+    return list(found.values())
+
+
+def forward(keys: Sequence[RunKey], place: Any, budget_s: float) -> list[dict[str, Any]]:
+    """A row of each run's forward pass, see ``probe.forward``, one that failed with "skipped", as those that the budget
+    left no time for."""
+    asked = {**measured.request([[key] for key in keys], place, budget_s), "forward": True}
+    errors: list[str] = []
+    rows = measured.ask(asked, errors.append)[1:]
+    if errors and not rows:
+        raise InputError(f"bench on {place.device}: {errors[0]}")
+    told = [{**row, "run": key.folder} if "skipped" in row else row for key, row in zip(keys, rows, strict=False)]
+    late = [{"run": key.folder, "skipped": "no budget left"} for key in keys[len(rows) :]]
+    return told + late
+
+
 def _entries(method: str, grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(method, implementation, numbers of seeds): on a GPU also as a CUDA graph; of CLCR in a checkout also naive."""
     if method == "clcr" and REFERENCE.is_file():
@@ -142,6 +172,15 @@ def record(grid: Grid, origin: Mapping[str, Any], rows: Sequence[Mapping[str, An
     sizes = {name: asdict(SIZES[name]) for name in grid.sizes}
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     return {"date": date, "machine": dict(origin), "sizes": sizes, "rows": list(rows)}
+
+
+def as_forward_table(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of ``forward`` for people."""
+    numbers = (f"{row['flop_per_sample'] / 1e6:.3f}", f"{row['inference_ms']:.4f}", f"{row['training_ms']:.4f}")
+    return (f"{row['benchmark']}.{row['protocol']}", row["method"], f"{row['n_parameters']:,}", *numbers)
+
+
+FORWARD_COLUMNS = ("data set", "method", "parameters", "MFLOP", "ms of inference", "ms of training")
 
 
 def as_table(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Times some steps of real runs, to predict them. Runs as a process of its own, see benchmarks.runner.measured.
 
-Reads a JSON object: "teams" (lists of run keys), "place" (the engine's options), "budget_s" and "asked_at" (a time).
+Reads a JSON object: "teams" (lists of run keys), "place" (the engine's options), "budget_s" and "asked_at" (a time);
+with "forward" also there, the forward pass of each team's first run is measured (``forward``).
 Prints a JSON object a line: first what it runs on and how long it took to start, then a row for each team until the
 budget is spent. What is timed is the trainer itself, on the team's own data, cut to a few batches.
 """
@@ -12,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.prepared import Arrangement, Fold
 from benchmarks.record import RunKey
 from benchmarks.runner import environment, execute
 from benchmarks.runner.group import EVALUATION_BATCH, Group, steps
+from benchmarks.runner.opcount import OperationCount
 from benchmarks.runner.seeds import streams
 from benchmarks.runner.train import train
 
@@ -34,7 +36,9 @@ EPOCHS, STEPS = 3, 8  # that are timed at most
 EPOCH_S = 0.06  # an epoch is cut to about this
 SLOW_S, SAMPLES = 4.0, 4  # a step that would take longer is measured on so many samples and scaled
 FITTED = 400  # samples that time a fitted estimator
+PASSES = 5  # of inference that are timed
 Clock = Callable[[], float]
+Measure = Callable[[Sequence[RunKey], execute.Options, torch.device], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,13 @@ def main(asked: dict[str, Any]) -> None:
         for _ in range(1 if number else 2):  # the first one loads what all share
             if time.monotonic() > limit:
                 return
-            row = _row(keys, options, device)
+            row = _row(forward if asked.get("forward") else measure, keys, options, device)
         _print(row)
 
 
-def _row(keys: Sequence[RunKey], options: execute.Options, device: torch.device) -> dict[str, Any]:
+def _row(measured: Measure, keys: Sequence[RunKey], options: execute.Options, device: torch.device) -> dict[str, Any]:
     try:
-        return measure(keys, options, device)
+        return measured(keys, options, device)
     except (InputError, RuntimeError) as error:  # also a team that does not fit into memory: no prediction
         return {"seeds": len(keys), "skipped": " ".join(f"{error}".split())[:200]}
 
@@ -100,6 +104,40 @@ def measure(keys: Sequence[RunKey], options: execute.Options, device: torch.devi
         row |= {"step_s": timing.step_s, "evaluation_s": timing.evaluation_s}
         row["run_s"] = sum(_fold_s(runs[0], fold, timing) for fold in runs[0].arrangement.folds) / len(runs)
     return {**row, "memory": environment.peak_memory(device)}
+
+
+def forward(keys: Sequence[RunKey], options: execute.Options, device: torch.device) -> dict[str, Any]:
+    """What one trained sample and one predicted sample of the first run take, as its network is before training.
+
+    flop_per_sample: products and convolutions of the forward pass; inference_ms: the median of ``PASSES`` passes over
+    ``samples`` test samples, reading included; training_ms: a step of one seed alone over its batch. Both a sample.
+    """
+    run, now = execute.setting(keys[0], options), clock(device)
+    if run.row.fitted:
+        raise InputError(f"{run.key}: a fitted estimator has no forward pass to count; name methods that are trained")
+    data = execute.open_data(run, device, options.cache)
+    part = data.at(cut(run.arrangement, SAMPLES, EVALUATION_BATCH), 0)
+    samples = part.size("test")
+    seeds = streams(run.key.benchmark, run.key.protocol, run.key.seed, 0)
+    group = execute.assemble([run], [part], [seeds])
+    group.evaluate("test")
+    with OperationCount() as counted:
+        group.evaluate("test")
+    times = []
+    for _ in range(PASSES):
+        began = now()
+        group.evaluate("test")
+        times.append(now() - began)
+    batch = min(run.config.training.batch_size, len(run.arrangement.folds[0].train))
+    step = _timing([run], [data], now).step_s
+    return {
+        **{name: value for name, value in asdict(run.key).items() if name != "seed"},
+        "samples": samples,
+        "n_parameters": sum(p.numel() for p in group.method.parameters() if p.requires_grad),
+        "flop_per_sample": round(counted.flop / samples),
+        "inference_ms": round(1e3 * median(times) / samples, 5),
+        "training_ms": round(1e3 * step / batch, 5),
+    }
 
 
 def _fold_s(run: execute.Setting, fold: Fold, timing: Timing) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks import cli
 from benchmarks.errors import InputError
+from benchmarks.record import RunKey
 from benchmarks.runner import bench, steps
 from benchmarks.runner.opcount import OperationCount
 
@@ -131,3 +133,36 @@ def test_the_figure_needs_matplotlib_and_says_so(tmp_path: Path) -> None:
     else:
         bench.draw({"sizes": {"small": {}}, "rows": rows}, path)
         assert path.stat().st_size > 5000
+
+
+def test_the_forward_pass_of_recorded_configurations_is_measured_on_their_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = RunKey("crema_d", "paper", "twin", "tiny", "late_fusion", "full", 0)
+    lost = replace(key, data="real")
+    monkeypatch.setattr(bench, "configurations", lambda _: [key, lost])
+    out = tmp_path / "inference.json"
+    command = ["bench", "--configurations", str(tmp_path), "--device", "cpu", "--budget", "100", "--out", str(out)]
+    monkeypatch.setenv("CLCR_CACHE", str(tmp_path / "cache"))
+    assert cli.main([*command, "--json"]) == 0
+    kept = json.loads(out.read_text())
+    assert kept == json.loads(capsys.readouterr().out)
+    measured, skipped = kept["inference"]
+    assert kept["rows"] == []
+    assert {name: measured[name] for name in ("benchmark", "method", "variant")} == {
+        "benchmark": "crema_d", "method": "late_fusion", "variant": "full",
+    }  # fmt: skip
+    assert measured["flop_per_sample"] > 2 * measured["n_parameters"]
+    assert 0 < measured["inference_ms"] < measured["training_ms"]
+    assert skipped["run"] == lost.folder
+    assert "prepared" in skipped["skipped"]
+
+
+def test_configurations_are_those_of_full_variants_on_real_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--configurations"):
+        bench.configurations(tmp_path)
+    found = bench.configurations(Path(__file__).parents[2] / "results")
+    assert {key.data for key in found} == {"real"}
+    assert {key.variant for key in found} == {"full"}
+    assert "linear" not in {key.method for key in found}
+    assert len({replace(key, seed=0) for key in found}) == len(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ def draw(sheet: Sheet) -> Figure | None:
     kept = sheet.only([group for group in sheet.groups if _costs(group)])
     if not kept.groups:
         return None
-    looks = _legend({m for group in kept.groups for m in _costs(group)})
+    looks = merged_looks({m for group in kept.groups for m in _costs(group)})
     legend = 0.2 * ceil(len(looks) / KEYS) + 0.12
     figure = page(1.8 * len(kept.groups) + legend)
     heights = [legend, *[1.75] * len(kept.groups)]
@@ -41,8 +41,8 @@ def draw(sheet: Sheet) -> Figure | None:
     shown.set_in_layout(False)
     for line, group in zip(grid[1:], kept.groups, strict=True):
         costs = _costs(group)
-        _panel(line[0], group, {m: cost.time_s_mean for m, cost in costs.items()}, "time of a run (s)")
-        _panel(line[1], group, {m: cost.n_parameters for m, cost in costs.items()}, "trained parameters")
+        panel(line[0], group, {m: cost.time_s_mean for m, cost in costs.items()}, "time of a run (s)")
+        panel(line[1], group, {m: cost.n_parameters for m, cost in costs.items()}, "trained parameters")
         metric = METRICS[group.spec.main_metric]
         unit = f" ({metric.unit})" if metric.unit else ""
         line[0].set_ylabel(f"{metric.title}{unit}, better ↑", fontsize=7)
@@ -58,8 +58,8 @@ def draw(sheet: Sheet) -> Figure | None:
     return figure
 
 
-def _legend(methods: set[str]) -> dict[str, Look]:
-    """Label -> look; modalities alone that look alike share a label."""
+def merged_looks(methods: set[str]) -> dict[str, Look]:
+    """Label -> look of methods; modalities alone that look alike share a label."""
     found: dict[Look, list[str]] = {}
     for method in sorted(methods, key=overview_order):
         found.setdefault(look(method), []).append(label(method))
@@ -89,7 +89,8 @@ def front(points: Sequence[Point], highest: bool) -> list[int]:
     return found
 
 
-def _panel(axes: Axes, group: Group, cost: dict[str, float], what: str) -> None:
+def panel(axes: Axes, group: Group, cost: Mapping[str, float], what: str) -> None:
+    """Main metric against a cost by method, with the Pareto front."""
     metric = group.spec.main_metric
     factor, highest = scale(metric), METRICS[metric].direction == "max"
     points = []

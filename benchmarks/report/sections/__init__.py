@@ -10,11 +10,18 @@ from benchmarks.report.sections.frame import Section
 SECTIONS: dict[str, str] = {
     "claims": "benchmarks.report.sections.claims",
     "budget": "benchmarks.report.sections.budget",
+    "robustness": "benchmarks.report.sections.robustness",
+    "gates": "benchmarks.report.sections.gates",
+    "mechanism": "benchmarks.report.sections.mechanism",
+    "embedding": "benchmarks.report.sections.embedding",
+    "missing": "benchmarks.report.sections.missing",
+    "habits": "benchmarks.report.sections.habits",
     "optimiser": "benchmarks.report.sections.optimiser",
     "choices": "benchmarks.report.sections.choices",
     "screening": "benchmarks.report.sections.screening",
     "pooling": "benchmarks.report.sections.pooling",
     "leak": "benchmarks.report.sections.leak",
+    "cost": "benchmarks.report.sections.cost",
     "efficiency": "benchmarks.report.sections.efficiency",
     "before_after": "benchmarks.report.sections.before_after",
 }

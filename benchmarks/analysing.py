@@ -1,45 +1,86 @@
-"""``clcr analyse``: what is found out about trained weights, from runs that kept them to lines of results/analyses."""
+"""``clcr analyse``: one section of the findings, from runs that kept their weights to its tables; ``clcr report`` makes
+the whole report of the same files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from benchmarks import analysed
+from benchmarks import analysed, report, studies
 from benchmarks.analyses import ANALYSES
 from benchmarks.console import Console, Watch
 from benchmarks.errors import InputError, unknown
 from benchmarks.record import RunKey, RunRecord
+from benchmarks.report import sections
+from benchmarks.report.sections import SECTIONS
+from benchmarks.report.sections.data import keys_of_study
 from benchmarks.runner import plan, store
 from benchmarks.runner.plan import Place, Planned
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-COLUMNS = ("analysis", "current", "to do", "without weights", "stale", "what it is")
+COLUMNS = ("section", "study runs", "analysed", "to do", "without weights", "stale", "what it is")
 
 
 def run(name: str | None, place: Place, matches: Callable[[RunKey], bool], dry_run: bool, console: Console) -> int:
-    """List the analyses and what each lacks, or make one of them of all runs that match; the exit code. InputError for
-    an unknown name and for a folder without runs."""
-    if name is not None and name not in ANALYSES:
-        raise unknown("analysis", name, ANALYSES, "analyse")
+    """List the sections of the report and what each lacks; or of one of them ("all": of each) analyse the weights of
+    the runs that match, merge what its study has run, and print its tables; the exit code. InputError for an unknown
+    name and for a folder without results."""
+    if name not in (None, "all", *SECTIONS):
+        raise unknown("section", str(name), (*SECTIONS, "all"), "analyse")
     if not place.out.is_dir():
         raise InputError(f"--out {place.out}: no such folder; make runs with `clcr run ... --keep best`")
     records = [record for _, record in store.records(place.out)]
     if name is None:
         return _list(records, place, matches, console)
-    return _analyse(name, records, place, matches, dry_run, console)
+    code, told = DONE, []
+    for each in SECTIONS if name == "all" else (name,):
+        worse, found = _analyse(each, records, place, matches, dry_run, console) if each in ANALYSES else (DONE, {})
+        code = max(code, worse)
+        told.append({"section": each, **found})
+        if code == INTERRUPTED:
+            return code
+    console.data({"sections": told} if name == "all" else told[0])
+    if not dry_run:
+        _show(name, place.out, console)
+    return code
 
 
 def _list(records: Sequence[RunRecord], place: Place, matches: Callable[[RunKey], bool], console: Console) -> int:
     from benchmarks.analyses import engine
 
-    works = [engine.plan(name, records, plan.options(place), matches) for name in ANALYSES]
-    counts = [(len(w.current), len(w.to_do), len(w.bare), len(w.stale)) for w in works]
-    rows = [(w.analysis.name, *count, w.analysis.title) for w, count in zip(works, counts, strict=True)]
-    console.data({"analyses": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
-    console.table("analyses", COLUMNS, rows)
+    ran, rows = _studied(place.out), []
+    for name in SECTIONS:
+        counts: tuple[object, ...] = ("",) * 4
+        if name in ANALYSES:
+            work = engine.plan(name, records, plan.options(place), matches)
+            counts = (len(work.current), len(work.to_do), len(work.bare), len(work.stale))
+        rows.append((name, ran.get(name, ""), *counts, sections.load(name).title))
+    console.data({"sections": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
+    console.table("sections", COLUMNS, rows)
     return DONE
+
+
+def _studied(out: Path) -> dict[str, str]:
+    """Of each study how many of its runs are recorded, "12 of 160"."""
+    data = report.gathered(out)
+    counted = {name: keys_of_study(study) for name, study in data.studies.items()}
+    return {name: f"{sum(key in data.records for key in keys)} of {len(keys)}" for name, keys in counted.items()}
+
+
+def _show(name: str, out: Path, console: Console) -> None:
+    """Merge what has been run and print the tables of a section, or tell where all of them will be."""
+    for folder in (out, out / studies.FOLDER):
+        if store.runs_folder(folder).is_dir():
+            store.merge(folder)
+    if name == "all":
+        console.say("`clcr report` makes REPORT.md of it")
+        return
+    made = report.section(out, name)
+    console.sections(made.tables)
+    for sentence in made.sentences:
+        console.say(sentence.text)
 
 
 def _analyse(
@@ -49,7 +90,8 @@ def _analyse(
     matches: Callable[[RunKey], bool],
     dry_run: bool,
     console: Console,
-) -> int:
+) -> tuple[int, dict[str, Any]]:
+    """Analyse the weights of the runs that match: the exit code, and what to tell programs."""
     from benchmarks.analyses import engine
 
     work = engine.plan(name, records, plan.options(place), matches)
@@ -64,10 +106,9 @@ def _analyse(
     for key, why in list(work.stale.items())[:1]:
         console.note(f"{len(work.stale)} runs are stale, {key} first: {why}")
     if dry_run:
-        console.data({**told, "to_do": list(map(str, work.to_do))})
         for team in work.teams:
             console.say(", ".join(str(record.key) for record in team))
-        return DONE
+        return DONE, told | {"to_do": list(map(str, work.to_do))}
     with Watch(console, [Planned(key, "missing") for key in work.to_do], 1) as watch:
         try:
             results = engine.execute_all(work, plan.options(place), watch)
@@ -75,11 +116,11 @@ def _analyse(
             count = watch.ended["done"] + len(work.current)
             console.fault(f"interrupted with {count} of {len(work.to_do) + len(work.current)} runs analysed; "
                           "the same command goes on")  # fmt: skip
-            return INTERRUPTED
+            return INTERRUPTED, told
     failed = [result for result in results if result.state == "failed"]
-    console.data({**told, "done": len(results) - len(failed), "failed": [asdict(result) for result in failed]})
+    told |= {"done": len(results) - len(failed), "failed": [asdict(result) for result in failed]}
     if failed:
         console.table("not analysed", ("run", "why"), [(result.key, result.error) for result in failed])
     lines = len(analysed.read(path))
     console.say(f"{name}: {len(results) - len(failed)} runs analysed, {len(work.current)} before; {lines} in {path}")
-    return FAILED if failed else DONE
+    return FAILED if failed else DONE, told

@@ -131,8 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         command("check", _check, "hold what is committed against today's code: records, published, tables, golden")
     )
     _add_bench(command("bench", _bench, "time training steps of every method, of one seed and of many together"))
-    analysing = command("analyse", _analyse, "what is found out about trained weights; without NAME: what there is")
-    analysing.add_argument("name", nargs="?", metavar="NAME", help="e.g. robustness: of the runs that kept weights")
+    analysing = command(
+        "analyse", _analyse, "one section of the findings; without NAME: which there are, what they lack"
+    )
+    analysing.add_argument("name", nargs="?", metavar="NAME|all", help="e.g. robustness: of the runs that kept weights")
     analysing.add_argument("--dry-run", action="store_true", help="tell what would be done, do nothing")
     analysing.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute")
     for sub in (planning, running, status, reporting, searching, analysing):

@@ -274,15 +274,15 @@ def test_the_command_lists_does_and_says(call: Callable[..., Any], place: Option
     code, out, err = call("missing", "--method", "unimodal", "--quiet")
     assert (code, out, err) == (0, "", "")
     code, out, _ = call("--json")
-    rows = {row["analysis"]: row for row in json.loads(out)["analyses"]}
-    assert rows["missing"]["current"] == 2
+    rows = {row["section"]: row for row in json.loads(out)["sections"]}
+    assert rows["missing"]["analysed"] == 2
     assert rows["missing"]["to do"] == RUNS - 2
 
 
 def test_the_command_refuses_what_is_not_there(call: Callable[..., Any], tmp_path: Path) -> None:
     code, out, err = call("mising")
     assert (code, out) == (2, "")
-    assert "unknown analysis 'mising'; did you mean 'missing'?" in err
+    assert "unknown section 'mising'; did you mean 'missing'?" in err
     code, _, err = call("missing", "--method", "nothing")
     assert (code, err.count("\n")) == (2, 1)
     assert cli.main(["analyse", "missing", "--out", str(tmp_path / "nowhere")]) == 2

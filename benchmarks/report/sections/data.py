@@ -129,7 +129,7 @@ class Data:
             return f"No study {study} is declared in benchmarks/studies.yaml."
         wanted = keys_of_study(self.studies[study])
         absent = [key for key in wanted if key not in self.records]
-        remedy = f"`clcr analyse {study}` makes them"
+        remedy = f"`clcr run --study {study}` makes them"
         if not absent:
             return ""
         if len(absent) == len(wanted):

@@ -94,6 +94,7 @@ class FoldData:
     def _select(self, fold: int) -> None:
         chosen = self.arrangement.folds[fold]
         self.fold = fold
+        self._pooled_train: np.ndarray | None = None
         self.indices: Mapping[str, Any] = {split: getattr(chosen, split) for split in SPLITS}
         self._sources = tuple(storage.standardised(source, self.indices["train"]) for source in self._sources)
         train = self.targets("train").astype(np.float64)
@@ -135,6 +136,7 @@ class FoldData:
         self.protocol.modality(modality)
         other = copy.copy(self)
         other._sources = tuple(source for source in self._sources if source.spec.name == modality)
+        other._pooled_train = None
         other.seeds = tuple(seed.restrict(modality) for seed in self.seeds)
         return other
 
@@ -194,7 +196,9 @@ class FoldData:
         masked mean over tokens (all levels), for spectrograms also the deviation over time, for images a 7 x 7
         grid of averages, for frames mean and deviation over time of a 4 x 4 grid. ``change``: what the batches of the
         split go through before."""
-        train = self._pool("train", lambda batch: batch)
+        train = self._pooled_train
+        if train is None:  # the same for every split and change
+            train = self._pooled_train = self._pool("train", lambda batch: batch)
         mean, spread = train.mean(0), train.std(0)
         features: np.ndarray = np.clip(
             (self._pool(split, change) - mean) / np.where(spread > FLAT, spread, 1.0), -CLIP, CLIP

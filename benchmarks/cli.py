@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks.errors import NO_ROOM, InputError, halted_by, one_line
+from benchmarks.errors import InputError, halted_by, no_room, one_line
 
 if TYPE_CHECKING:
     from benchmarks.console import Console
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if not no_room(error):
             raise
         print(f"clcr: {halted_by(error, 'a file')}", file=sys.stderr)
         return BAD_INPUT
@@ -131,7 +131,13 @@ def _parser() -> argparse.ArgumentParser:
         command("check", _check, "hold what is committed against today's code: records, published, tables, golden")
     )
     _add_bench(command("bench", _bench, "time training steps of every method, of one seed and of many together"))
-    for sub in (planning, running, status, reporting, searching):
+    analysing = command(
+        "analyse", _analyse, "one section of the findings; without NAME: which there are, what they lack"
+    )
+    analysing.add_argument("name", nargs="?", metavar="NAME|all", help="e.g. robustness: of the runs that kept weights")
+    analysing.add_argument("--dry-run", action="store_true", help="tell what would be done, do nothing")
+    analysing.add_argument("--device", default="auto", metavar="auto|cpu|cuda:0", help="where to compute")
+    for sub in (planning, running, status, reporting, searching, analysing):
         _add_selection(sub)
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. training.lr=0.001")
     return parser
@@ -316,6 +322,18 @@ def _crew(args: argparse.Namespace) -> Crew:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     devices = launch.devices(args.device)
     return launch.Crew(args.workers or launch.default_workers(devices), devices)
+
+
+def _analyse(args: argparse.Namespace, console: Console) -> int:
+    from benchmarks import analysing
+    from benchmarks.runner import launch, plan
+
+    place, selection = replace(_place(args), device=launch.devices(args.device)[0]), _selection(args)
+    plan.check_names(selection)
+    matches = plan.matcher(selection, [name for name in SELECTION if getattr(args, name) is not None])
+    if args.study:
+        matches = set(plan.select(selection, place.cache)[0]).__contains__
+    return analysing.run(args.name, place, matches, args.dry_run, console)
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:

@@ -19,6 +19,11 @@ class Stopped(Exception):
     """A training was asked to stop and has kept what it can go on from."""
 
 
+def no_room(error: BaseException) -> bool:
+    """Whether an error says that files cannot be written, whatever the method does."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
 def halted_by(error: OSError, where: object) -> str:
     """What to tell of a file system that refuses to be written to; where: its folder, where the error names no file."""
     told = f"{error.filename or where}: {error.strerror}; make room or let it be written to"

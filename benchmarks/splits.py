@@ -46,3 +46,9 @@ def grouped_folds(groups: np.ndarray, folds: int, rng: np.random.Generator) -> n
         fold_of[group] = int(np.argmin(sizes))
         sizes[fold_of[group]] += counts[group]
     return np.asarray(fold_of[np.searchsorted(names, groups)])
+
+
+def fewer(samples: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A share of the samples, at least two, sorted: the first of a random order, so that smaller shares of one stream
+    lie inside larger ones."""
+    return np.sort(rng.permutation(samples)[: max(2, round(share * len(samples)))])

@@ -18,6 +18,7 @@ from baselines import METHODS
 from benchmarks import plain_yaml
 from benchmarks.errors import InputError, unknown
 
+FOLDER = "studies"  # of <out>: where the runs of studies lie
 FILE = Path(__file__).with_name("studies.yaml")
 JOIN = "+"
 OWN = ("tuned", "methods")  # what a setting says besides values

@@ -21,7 +21,7 @@ from benchmarks.runner import plan, ray_settings, slurm_settings
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "REPRODUCE.md", "CONTRIBUTING.md")
 # These need data, a package or a cluster: their lines are parsed and not planned.
-GUIDES = ("docs/data.md", "docs/submit.md", "docs/cluster.md")
+GUIDES = ("docs/data.md", "docs/submit.md", "docs/cluster.md", "docs/findings.md")
 
 
 def blocks(language: str, names: tuple[str, ...] = DOCUMENTS) -> list[str]:

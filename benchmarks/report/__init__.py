@@ -11,7 +11,7 @@ from benchmarks import drawing
 from benchmarks.archive import write_bytes
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey
-from benchmarks.report import published, render, site
+from benchmarks.report import published, render, sections, site
 from benchmarks.report.ablation import ablation_table
 from benchmarks.report.collect import Collected, Hole, collect, require_complete
 from benchmarks.report.costs import cost_table
@@ -19,6 +19,8 @@ from benchmarks.report.examples import Examples
 from benchmarks.report.figures import KINDS, SUFFIXES, figures
 from benchmarks.report.layout import DATA, Table, count, listed
 from benchmarks.report.sections import SECTIONS, compose
+from benchmarks.report.sections.data import Data, gather
+from benchmarks.report.sections.frame import Made
 from benchmarks.report.significance import significance_table
 from benchmarks.report.tables import main_table
 
@@ -131,6 +133,19 @@ def _figures(collected: Collected, _: Sequence[Table], out: Path) -> dict[str, b
 
 def _site(collected: Collected, tables: Sequence[Table], out: Path) -> dict[str, bytes]:
     return {site.PAGE: site.make(out, collected, tables)}
+
+
+def gathered(out: Path) -> Data:
+    """What the sections of the findings are made from; InputError names what cannot be read."""
+    return gather(out, collect(out / "records"), read_published(out))
+
+
+def section(out: Path, name: str) -> Made:
+    """One section of the findings, from what is below ``out``; no file is written."""
+    if drawing.lacking():
+        raise InputError(f"analyse {name}: {drawing.lacking()}")
+    with drawing.style():
+        return sections.load(name).build(gathered(out))
 
 
 def _findings(collected: Collected, _: Sequence[Table], out: Path) -> dict[str, bytes]:

@@ -22,10 +22,10 @@ from baselines import MethodRow
 from benchmarks import catalog, splits
 from benchmarks.checkpoint import checkpoint_digest
 from benchmarks.data import DataOptions, FoldData, LanguageOptions
-from benchmarks.errors import NO_ROOM, InputError, Stopped
+from benchmarks.errors import InputError, Stopped, no_room
 from benchmarks.language import model_digest
 from benchmarks.metrics import compute
-from benchmarks.prepared import Arrangement, Fold, Prepared
+from benchmarks.prepared import Arrangement, Prepared
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import environment, measured, snapshot, together
 from benchmarks.runner.config import RunConfig, load_class, method_row, protocol_of, resolve
@@ -116,14 +116,9 @@ def _samples(sample: RunKey, cache: Path, fraction: float = 1.0) -> tuple[Prepar
     arrangement = catalog.arrange(prepared, protocol, sample.seed)
     if fraction < 1:
         rng = splits.stream(f"{sample.benchmark}/{sample.protocol}/fraction", sample.seed)
-        arrangement = replace(arrangement, folds=tuple(_fewer(fold, fraction, rng) for fold in arrangement.folds))
+        folds = [replace(fold, train=splits.fewer(fold.train, fraction, rng)) for fold in arrangement.folds]
+        arrangement = replace(arrangement, folds=tuple(folds))
     return prepared, arrangement, catalog.data_digest(prepared, protocol, arrangement)
-
-
-def _fewer(fold: Fold, fraction: float, rng: np.random.Generator) -> Fold:
-    """A fold with a share of its training samples, at least two: the first of a random order."""
-    kept = max(2, round(fraction * len(fold.train)))
-    return replace(fold, train=np.sort(rng.permutation(fold.train)[:kept]))
 
 
 def warm_up() -> None:
@@ -282,9 +277,8 @@ def _execute(team: _Team) -> list[RunRecord]:
         results = _results(team, runs, device, logs, checkpoints)
         ended = partial(_ended, logs=logs)
         parts = [ended(place, *each) for place, each in enumerate(zip(runs, results, team.folders, strict=True))]
-        for digested, found, folder, part in zip(described, results, team.folders, parts, strict=True):
-            if part["status"] == "done" and not isinstance(found, Exception):
-                write_weights(folder, team.options.keep, digest_of(digested), found)
+        for each in zip(team.folders, described, results, strict=True):
+            write_weights(team.options.keep, *each)
     told = _provenance(team, device, checkpoints)
     peak = checkpoints.peak
     return [
@@ -315,11 +309,6 @@ def _results(
             raise
         logs.all(traceback.format_exc())
         return [MemoryError(_too_large(runs[0], device)) if short else error] * len(runs)
-
-
-def no_room(error: BaseException) -> bool:
-    """Whether an error says that files cannot be written, whatever the method does."""
-    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def _too_large(run: Setting, device: torch.device) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.archive import predictions_digest, write_bytes, write_npz
 from benchmarks.metrics import compute
 from benchmarks.prepared import Arrangement
+from benchmarks.record import digest_of
 from benchmarks.runner.group import TrainingError
 from benchmarks.runner.store import WEIGHTS
 from benchmarks.spec import BenchmarkSpec
@@ -119,12 +120,12 @@ def write(spec: BenchmarkSpec, arrangement: Arrangement, results: Sequence[FoldR
     }
 
 
-def write_weights(folder: Path, keep: str, digest: str, results: Sequence[FoldResult]) -> None:
+def write_weights(keep: str, folder: Path, what: Mapping[str, Any], results: Found) -> None:
     """Write what was kept of a run, if anything was; benchmarks/runner/weights.py reads it."""
-    if not any(result.weights for result in results):
+    if isinstance(results, Exception) or not any(result.weights for result in results):
         return
     folds = [dict(result.weights) for result in results]
-    content = {"digest": digest, "folds": folds, "best": [result.epoch for result in results]}
+    content = {"digest": digest_of(what), "folds": folds, "best": [result.epoch for result in results]}
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(folder / WEIGHTS[keep], buffer.getvalue())

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import NO_ROOM, InputError, Stopped, halted_by
+from benchmarks.errors import InputError, Stopped, halted_by, no_room
 from benchmarks.record import RunKey, RunRecord, digest_of
 from benchmarks.runner import claims, store
 
@@ -131,7 +131,7 @@ class _Team:
         except (InputError, Stopped):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if no_room(error):
                 raise
             told = " ".join(f"{type(error).__name__}: {error}".split())
             each = zip(self._keys, self._described, strict=True)

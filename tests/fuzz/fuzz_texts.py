@@ -17,7 +17,7 @@ from fuzz_files import put, seeded
 from fuzz_material import Choices, spoiled
 from fuzz_oracle import Target
 
-from benchmarks import archive, cli, curves, lists, methods, published, word_pieces
+from benchmarks import analysed, archive, cli, curves, lists, methods, published, word_pieces
 from benchmarks.console import Console
 from benchmarks.errors import InputError
 from benchmarks.record import RunKey, RunRecord, canonical, digest_of
@@ -108,6 +108,23 @@ def feed_curve_fields(data: bytes, folder: Path) -> object:
     found = curves.read(put(folder / "crema_d.jsonl", json.dumps(spoiled(json.loads(curve_line()), choices))))
     curves.text(found, found)
     return found
+
+
+@cache
+def analysis_line() -> str:
+    """A line of an analysis."""
+    values = {"zero": {"audio+vision": {"accuracy": 0.5}, "": {"accuracy": 0.25}}, "points": [[0.5, 1], [2, "text"]]}
+    return analysed.Line("missing", KEY, "ab" * 32, "cd" * 32, values).text()
+
+
+def feed_analysis(data: bytes, folder: Path) -> object:
+    """Any bytes as the lines of an analysis."""
+    return analysed.text(analysed.read(put(folder / "missing.jsonl", data)).values())
+
+
+def feed_analysis_fields(data: bytes, folder: Path) -> object:
+    """A line of an analysis with replaced fields."""
+    return feed_analysis(json.dumps(spoiled(json.loads(analysis_line()), Choices(data))).encode(), folder)
 
 
 def feed_run_curves(data: bytes, folder: Path) -> object:
@@ -488,6 +505,8 @@ TARGETS = (
     Target("collected", feed_collected, seeded(), named=False),
     Target("curves", feed_curves, lambda: [curve_line().encode(), DEEP]),
     Target("curve_fields", feed_curve_fields, seeded()),
+    Target("analysis", feed_analysis, lambda: [analysis_line().encode(), DEEP]),
+    Target("analysis_fields", feed_analysis_fields, seeded()),
     Target("run_curves", feed_run_curves, seeded()),
     Target("published_yaml", feed_published_yaml, lambda: YAML_SEEDS),
     Target("yaml_tree", feed_yaml_tree, seeded(), named=False),

@@ -191,6 +191,7 @@ _READERS = (
         "prepared",
         "record",
         "curves",
+        "analysed",
         "plain_yaml",
     ),
     *("lists", "methods", "word_pieces", "console", "errors", "submission", "report", "tasks", "runner.config", "cli"),

@@ -25,7 +25,6 @@ from benchmarks.report.sections.analyses import Analysis
 from benchmarks.spec import BenchmarkSpec, Protocol
 from benchmarks.studies import Study
 
-FOLDER = "studies"  # of <out>: where the runs of studies lie
 SEEDS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 Values = Mapping[str, Mapping[int, float]]  # by metric, by seed
 NO_VALUES: Values = {}
@@ -100,7 +99,7 @@ class Data:
     def curves(self, benchmark: str) -> Mapping[curves.Identity, Curve]:
         """The committed learning curves of a benchmark's runs and of its studies' runs."""
         if benchmark not in self._curves:
-            folders = (self.out / "curves", self.out / FOLDER / "curves")
+            folders = (self.out / "curves", self.out / studies.FOLDER / "curves")
             self._curves[benchmark] = {k: v for f in folders for k, v in curves.read(f / f"{benchmark}.jsonl").items()}
         return self._curves[benchmark]
 
@@ -130,7 +129,7 @@ class Data:
             return f"No study {study} is declared in benchmarks/studies.yaml."
         wanted = keys_of_study(self.studies[study])
         absent = [key for key in wanted if key not in self.records]
-        remedy = f"`clcr analyse {study}` makes them"
+        remedy = f"`clcr run --study {study}` makes them"
         if not absent:
             return ""
         if len(absent) == len(wanted):
@@ -203,5 +202,5 @@ def seeds_of(study: Study) -> list[int]:
 
 def gather(out: Path, main: Collected, published: Published) -> Data:
     """Everything below ``out``; InputError names a file and a line that cannot be read."""
-    study = collect(out / FOLDER / "records")
+    study = collect(out / studies.FOLDER / "records")
     return Data(out, main, study, studies.declared()[1], published, studies.after())

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import studies
 from benchmarks.errors import InputError
 from benchmarks.record import PLAIN_NAME, parsed
-from benchmarks.report.sections.data import FOLDER
 
 NAMES = ("benchmark", "protocol", "profile", "method")
 REMEDY = "restore the line from git or search again"
@@ -27,7 +27,7 @@ class Trial:
 
 def trials(out: Path) -> Iterator[Trial]:
     """Every trial below ``out``, file by file; InputError names a line that is none."""
-    for folder in (out / "search", out / FOLDER / "search"):
+    for folder in (out / "search", out / studies.FOLDER / "search"):
         for path in sorted(folder.glob("*.jsonl")):
             for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
                 if line.strip():

@@ -85,7 +85,7 @@ def test_the_report_of_the_committed_records_says_what_its_tables_say(tmp_path: 
     assert check_sentences(tmp_path) >= 10
     text = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     assert "The full form is better than no\\_hierarchy" in text
-    assert "The runs of study screening do not exist yet; `clcr analyse screening` makes them." in text
+    assert "The runs of study screening do not exist yet; `clcr run --study screening` makes them." in text
 
 
 def test_a_number_without_its_table_would_be_seen() -> None:

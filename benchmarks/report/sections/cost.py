@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from baselines import METHODS
 from benchmarks import drawing
 from benchmarks.errors import InputError
 from benchmarks.metrics import METRICS
@@ -126,7 +127,7 @@ class Priced:
 
     def trained(self, method: str) -> bool:
         """Whether a method has forward passes to measure."""
-        return method != "linear" and method not in self.group.external
+        return method in METHODS and not METHODS[method].fitted
 
     def mean(self, method: str) -> float:
         """Mean of the main metric."""

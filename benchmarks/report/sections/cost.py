@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from baselines import METHODS
 from benchmarks import drawing
 from benchmarks.errors import InputError
 from benchmarks.metrics import METRICS
@@ -126,7 +127,7 @@ class Priced:
 
     def trained(self, method: str) -> bool:
         """Whether a method has forward passes to measure."""
-        return method != "linear" and method not in self.group.external
+        return method in METHODS and not METHODS[method].fitted
 
     def mean(self, method: str) -> float:
         """Mean of the main metric."""
@@ -315,7 +316,7 @@ PANELS = (
 
 def _figure(sets: Sequence[Priced]) -> Figure:
     """A row of panels a data set: what was measured, else parameters and the time of a run."""
-    looks = merged_looks({name for one in sets for name in one.costs})
+    looks = merged_looks({name for one in sets for _, cost in _panels(one) for name in cost})
     legend = 0.2 * ceil(len(looks) / 5) + 0.12
     figure = drawing.page(1.75 * len(sets) + legend)
     grid = figure.subplots(
@@ -330,6 +331,7 @@ def _figure(sets: Sequence[Priced]) -> Figure:
     for one, line in zip(sets, grid[1:], strict=True):
         for axes, (what, cost) in zip(line, _panels(one), strict=False):
             panel(axes, one.group, cost, what)
+            axes.tick_params(axis="x", labelsize=5.8)
         for axes in line[len(_panels(one)) :]:
             axes.set_axis_off()
         line[0].set_ylabel(heading(one.group.spec.main_metric), fontsize=6.8)

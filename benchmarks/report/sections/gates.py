@@ -23,7 +23,7 @@ from benchmarks.report.sections.analyses import number as read
 from benchmarks.report.sections.data import Data
 from benchmarks.report.sections.frame import FAILED, HELD, OPEN, Claim, Made, Section, Sentence, drawn, joined, real
 from benchmarks.report.sections.signs import Signed, signs
-from benchmarks.report.sections.trained import Lines, cells, values_of
+from benchmarks.report.sections.trained import Lines, cells, title, values_of
 from benchmarks.report.statistics import ALPHA
 
 if TYPE_CHECKING:
@@ -124,20 +124,24 @@ def _best(lines: Lines) -> Largest:
 
 
 def _weights_table(sets: Sequence[Lines]) -> layout.Table:
-    columns = ("Variant", "Modality", "pi", "Largest", "Difference to it", "p (Holm)", "eta", "Runs")
+    columns = ("Method", "Modality", "pi", "Largest", "Difference to it", "p (Holm)", "eta", "Runs")
     sections, rows = [], []
     for lines in sets:
         texts = []
         best = _best(lines)
         for row in lines.rows:
             pi, eta = weights(lines, "pi", row), weights(lines, "eta", row)
+            if not pi and not eta:
+                continue
             for m in lines.modalities:
                 mine, gate = ([own[m] for own in found.values()] for found in (pi, eta))
                 wins = sum(own[m] == max(own.values()) for own in pi.values())
                 test = best.tests.get(m) if row == (OURS, FULL) else None
                 gap, p = (test.gap(), test.p) if test else (DASH, DASH)
                 share = f"{wins} of {len(pi)}" if pi else DASH
-                texts.append(cells((row[1], m, spread(mine), share, gap, p, spread(gate), str(len(lines.runs[row])))))
+                texts.append(
+                    cells((title(row), m, spread(mine), share, gap, p, spread(gate), str(len(lines.runs[row]))))
+                )
                 rows += [(lines.place, *row, m, seed, own[m], eta.get(seed, {}).get(m)) for seed, own in pi.items()]
         facts = [f"That {best.modality} has the largest pi: {best.verdict}."] if best.modality else []
         facts += [f"To settle it: {best.needed}."] if best.modality and best.verdict == OPEN else []
@@ -190,7 +194,7 @@ def _exchange_table(sets: Sequence[Lines]) -> layout.Table:
         texts = []
         for row in lines.rows:
             found = {name: values_of(lines.runs[row], lambda v, n=name: mean_of(v, n)) for name in SHOWN}  # type: ignore[misc]
-            texts.append(cells((row[1], *(spread(list(own.values())) for own in found.values()))))
+            texts.append(cells((title(row), *(spread(list(own.values())) for own in found.values()))))
             rows += [
                 (lines.place, *row, seed, name, modality, level, x)
                 for seed, values in sorted(lines.runs[row].items())
@@ -198,7 +202,7 @@ def _exchange_table(sets: Sequence[Lines]) -> layout.Table:
                 for modality, level, x in _long(values.get(name))
             ]
         name = layout.name_of(lines.group)
-        sections.append(layout.Section(name, ("Variant", *SHOWN.values()), tuple(texts), notes=lines.notes))
+        sections.append(layout.Section(name, ("Method", *SHOWN.values()), tuple(texts), notes=lines.notes))
     names = ["place", "method", "variant", "seed", "name", "modality", "level", "value"]
     return real(TOKENS, "Exchange and budget", EXCHANGE, sections, pd.DataFrame(rows, columns=names))
 

@@ -180,7 +180,7 @@ def gains(data: Data) -> list[Gain]:
 
 def build(data: Data) -> Made:
     """The section."""
-    sets = [lines for lines in trained.lines(data, "habits") if tests(lines)]
+    sets = [lines for lines in trained.lines(data, "habits", trained.by_epochs) if tests(lines)]
     found, leaky = pools(sets), leak(data)
     sentences = [] if sets else [Sentence(trained.absent("habits", "scores by habit"))]
     lack = data.lacking(LEAK, counted=False)

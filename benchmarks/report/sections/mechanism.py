@@ -31,6 +31,7 @@ STATES = ("trained", "untrained")
 PARTS = ("features", "shared", "private")
 STREAMS = ("sent", "received")
 FACTORS = ("shared", "private", "foreign")
+LABELS = ("shared_label", "private_label")  # of a regression: the one direction of a factor that moves the label
 KINDS = ("informative", "distractor")
 PROBES, CCA, TOKENS, CLAIMS = "probes", "cca", "tokens", "claims"
 DIGITS = 2
@@ -38,6 +39,8 @@ PROBE_HOW = (
     "R² on the test split of linear probes for true factors: shared (by all modalities), private (of the modality), "
     "foreign (private ones of the other modalities); means over modalities and levels, then over seeds, ± standard "
     "deviation; in brackets the mean of the networks before training. Of twins with classes, factors within a class.",
+    "Label: of a regression, the one direction of a factor that moves the label; a network has no reason to keep the "
+    "others, and claims and the figure are about that direction where there is one.",
 )
 CCA_HOW = ("As the probes, as mean canonical correlations.",)
 TOKEN_HOW = (
@@ -63,9 +66,15 @@ def cell(values: Values, *path: str) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
+def asked(values: Values, *path: str) -> float | None:
+    """The cell of the direction that moves the label, where there is one, else ``cell``."""
+    found = cell(values, *path[:-1], f"{path[-1]}_label")
+    return cell(values, *path) if found is None else found
+
+
 def _less(a: Sequence[str], b: Sequence[str]) -> Callable[[Values], float | None]:
     def pick(values: Values) -> float | None:
-        left, right = cell(values, *a), cell(values, *b)
+        left, right = asked(values, *a), asked(values, *b)
         return None if left is None or right is None else left - right
 
     return pick
@@ -136,11 +145,11 @@ def build(data: Data) -> Made:
     return Made(tables, figures, tuple(sentences), tuple(_claims(found)), {"factors": caption})
 
 
-def _tests(asked: Asked, sets: Sequence[Lines]) -> dict[str, Signed]:
+def _tests(question: Asked, sets: Sequence[Lines]) -> dict[str, Signed]:
     """By twin; the family is the twins that can be asked."""
     differences = {}
     for lines in sets:
-        own = trained.values_of(lines.runs.get((OURS, FULL), {}), asked.pick)
+        own = trained.values_of(lines.runs.get((OURS, FULL), {}), question.pick)
         if own:
             differences[lines.group.key.benchmark] = list(own.values())
     return signs(differences)
@@ -199,15 +208,19 @@ def _probe_table(sets: Sequence[Lines], name: str) -> layout.Table:
         texts = []
         for row in lines.rows:
             for part in PARTS:
-                told = [_pair(lines, row, kind, part, factor) for factor in FACTORS]
+                told = [_pair(lines, row, kind, part, factor) for factor in (*FACTORS, *LABELS)]
                 if any(text != DASH for text in told):
                     texts.append(cells((title(row), part, *told, str(len(lines.runs[row])))))
-            rows += _long(lines, row, kind, PARTS, FACTORS)
-        columns = ("Method", "Part", *(f"{factor.capitalize()} factor" for factor in FACTORS), "Runs")
+            rows += _long(lines, row, kind, PARTS, (*FACTORS, *LABELS))
+        columns = ("Method", "Part", *(_name(factor) for factor in (*FACTORS, *LABELS)), "Runs")
         sections.append(layout.Section(layout.name_of(lines.group), columns, tuple(texts), notes=lines.notes))
     frame = pd.DataFrame(rows, columns=["twin", "method", "variant", "seed", "state", "part", "factor", "value"])
     names = {PROBES: ("What the parts hold: probes", PROBE_HOW), CCA: ("What the parts hold: correlations", CCA_HOW)}
     return _twin(name, *names[name], sections, frame)
+
+
+def _name(factor: str) -> str:
+    return factor.capitalize().replace("_", ", ")
 
 
 def _long(
@@ -306,7 +319,8 @@ def _dots(axes: Any, sets: Sequence[Lines], paths: Mapping[str, tuple[Sequence[s
     for place, lines in enumerate(sets):
         for offset, ((kind, *rest), colour) in zip(offsets, paths.values(), strict=True):
             for state, face in (("untrained", "none"), ("trained", colour)):
-                found = values(lines, (OURS, FULL), (kind, state, *rest))
+                own = lines.runs[OURS, FULL]
+                found = list(trained.values_of(own, lambda v, p=(kind, state, *rest): asked(v, *p)).values())  # type: ignore[misc]
                 if found:
                     sd = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
                     axes.errorbar(place + offset, np.mean(found), sd, fmt="o", color=colour, markersize=4,

@@ -92,6 +92,12 @@ def whole(key: RunKey) -> bool:
     return key.variant == FULL
 
 
+def by_epochs(key: RunKey) -> bool:
+    """Whether a run is of a full variant that trains by epochs."""
+    known = METHODS.get(row_name(key.method))
+    return whole(key) and not (known is not None and known.fitted)
+
+
 def ours(key: RunKey) -> bool:
     """Whether a run is of CLCR's full variant."""
     return key.method == OURS and key.variant == FULL

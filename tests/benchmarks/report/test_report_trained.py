@@ -87,7 +87,7 @@ def test_which_modality_dominates(tmp_path: Path, language: float, spread: float
     check(made)
     assert made.claims[0].verdict == word
     assert (made.claims[0].settle != "") == (word == OPEN)
-    assert cell(made, "exchange", "Exchange", "full").startswith("0.200")
+    assert cell(made, "exchange", "Exchange", "CLCR").startswith("0.200")
     assert cell(made, "inert", "Collapsed", MOSI) == "1 of 5"
     assert cell(made, "inert", "Budget's gradient", MOSI).startswith("0.0035 [")
 
@@ -148,10 +148,25 @@ def test_mechanism_claims_follow_from_the_probes(tmp_path: Path) -> None:
     check(made)
     words = [claim.verdict for claim in made.claims]
     assert words == [HELD] * 6 + [FAILED]  # distractors get more weight here, not less
-    assert cell(made, "probes", "Shared factor", "CLCR", "shared") == "0.80 ± 0.00 (0.40)"
+    assert cell(made, "probes", "Shared", "CLCR", "shared") == "0.80 ± 0.00 (0.40)"
     assert cell(made, "tokens", "AUROC, distractor", "CLCR").startswith("0.60")
     assert cell(made, "tokens", "Gap, Accuracy ↑ (%)", "CLCR").startswith("−20.0")
     assert not made.tables[0].parts.get("real")
+
+
+def test_of_a_regression_the_directions_that_move_the_label_are_asked_for(tmp_path: Path) -> None:
+    def values(key: RunKey) -> dict[str, Any]:
+        found = mechanism_values(key)
+        part = found["probe"]["trained"]["shared"]
+        part |= {"shared_label": {"mean": 0.2 + 1e-3 * noise(f"{key}"), "levels": [0.2] * 3}}
+        return found
+
+    rows = records("cmu_mosi.standard", OURS, data="twin", profile="tiny")
+    with style():
+        made = mechanism.build(gathered(tmp_path, rows, "mechanism", values))
+    check(made)
+    assert made.claims[0].verdict == FAILED  # 0.2 trained, 0.4 untrained
+    assert cell(made, "probes", "Shared, label", "CLCR", "shared") == "0.20 ± 0.00"
 
 
 def test_the_worth_of_habits(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from benchmarks.runner.plan import Place
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
-KEY = RunKey("ave", "paper", "twin", "tiny", "late_fusion", "full", 1)
+KEY = RunKey("ave", "paper", "twin", "tiny", "late_fusion", "full", 8)
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -90,7 +90,7 @@ def test_an_untouched_tree_holds_in_every_part(check: Call) -> None:
     for part in ("records", "published", "tables", "golden"):
         assert f"\n{part} " in printed
     assert " in 1 team, 0 of them on real data" in printed
-    assert "] done ave.paper.twin.tiny/late_fusion/full/seed-001" in told  # progress
+    assert "] done ave.paper.twin.tiny/late_fusion/full/seed-008" in told  # progress
 
 
 def test_json_and_quiet(check: Call, out: Path) -> None:

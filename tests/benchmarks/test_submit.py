@@ -27,6 +27,7 @@ from benchmarks.report.collect import collect
 from benchmarks.submission import reading
 
 Tamper = Callable[[Path], None]
+RUNS = 10  # seeds of each row that is borrowed
 
 
 @pytest.fixture(autouse=True)
@@ -55,18 +56,18 @@ def test_a_good_submission_is_merged_once(tmp_path: Path, capsys: pytest.Capture
     before, given = state(into), state(folder)
     assert submit(folder, into, "--check", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["accepted"], told["known"], told["written"]) == (8, 0, [])
-    assert [row["seeds"] for row in told["rows"]] == ["0-2", "0-4"]
+    assert (told["accepted"], told["known"], told["written"]) == (2 * RUNS, 0, [])
+    assert [row["seeds"] for row in told["rows"]] == [f"0-{RUNS - 1}"] * 2
     assert state(into) == before
     assert submit(folder, into) == 0
-    assert "8 runs accepted, 0 there already; 6 files written" in capsys.readouterr().out
+    assert f"{2 * RUNS} runs accepted, 0 there already; 6 files written" in capsys.readouterr().out
     merged = state(into)
     for name, content in before.items():
         if name.endswith(".jsonl"):  # what was there stays, byte for byte
             assert set(content.splitlines()) < set(merged[name].splitlines())
     hangs_together(into)
     assert submit(folder, into) == 0
-    assert "0 runs accepted, 8 there already; 0 files written" in capsys.readouterr().out
+    assert f"0 runs accepted, {2 * RUNS} there already; 0 files written" in capsys.readouterr().out
     assert state(into) == merged
     assert state(folder) == given
     assert submit(folder, into, "--quiet") == 0
@@ -227,9 +228,9 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
         text_of("crema_d", "records", lambda lines: [lines[0].replace('"epochs":8', '"epochs":80'), *lines[1:]]),
         (f"{RECORDS}:1", "'digest'", "edited"),
     ),
-    "no JSON": (text_of("crema_d", "records", lambda lines: [*lines, "{"]), (f"{RECORDS}:4", "not JSON")),
+    "no JSON": (text_of("crema_d", "records", lambda lines: [*lines, "{"]), (f"{RECORDS}:{RUNS + 1}", "not JSON")),
     "endless brackets": (
-        text_of("crema_d", "records", lambda lines: [*lines, "[" * 200_000]), (f"{RECORDS}:4", "not JSON")),
+        text_of("crema_d", "records", lambda lines: [*lines, "[" * 200_000]), (f"{RECORDS}:{RUNS + 1}", "not JSON")),
     "NaN": (first(time_s=float("nan")), (f"{RECORDS}:1", "NaN is not a number")),
     "a number too large": (
         text_of("crema_d", "records", lambda lines: [re.sub('"time_s":[^,]*', '"time_s":1e999', x) for x in lines]),
@@ -248,8 +249,8 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
         (f"{RECORDS}:1", "'key.seed'", "lacks 1", "run those too"),
     ),
     "seeds with a gap": (
-        keyed(lambda key: replace(key, seed=7) if key.seed == 2 else key), (RECORDS, "'key.seed'", "lacks 2-6")),
-    "several tries": (text_of("crema_d", "records", copied), (f"{RECORDS}:4", "a second line", "tried more than once")),
+        keyed(lambda key: replace(key, seed=12) if key.seed == 9 else key), (RECORDS, "'key.seed'", "lacks 9-11")),
+    "several tries": (text_of("crema_d", "records", copied), (f"{RECORDS}:{RUNS + 1}", "a second line", "tried more than once")),
     "a failed run": (
         failed,
         (f"{RECORDS}:1", "'status'", "RuntimeError: diverged", "a failed seed is a result too"),
@@ -324,7 +325,7 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
     "a curve of the test set": (
         curve(lambda c: c.update(split="test")), (f"{RECORDS}:1", "selects on test, the protocol on valid")),
     "two curves": (
-        text_of("crema_d", "curves", lambda lines: [*lines, lines[0]]), ("curves/crema_d.jsonl:4", "a second curve")),
+        text_of("crema_d", "curves", lambda lines: [*lines, lines[0]]), (f"curves/crema_d.jsonl:{RUNS + 1}", "a second curve")),
     "a curve of words": (
         curve(lambda c: c["folds"][0].update(score=["a"])), ("curves/crema_d.jsonl:1", "not a learning curve")),
     # What the files are.

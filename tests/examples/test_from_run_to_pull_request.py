@@ -38,7 +38,7 @@ def test_another_packages_method_goes_from_its_repository_into_the_tables(tmp_pa
     for part, suffix in (("records", "jsonl"), ("predictions", "npz"), ("curves", "jsonl")):
         (into / part).mkdir(parents=True)
         (into / part / f"crema_d.{suffix}").write_bytes((RESULTS / part / f"crema_d.{suffix}").read_bytes())
-    sweep = ["--benchmark", "crema_d", "--method", "lmf", "--data", "twin", "--seeds", "0-2", "--workers", "1"]
+    sweep = ["--benchmark", "crema_d", "--method", "lmf", "--data", "twin", "--seeds", "0-9", "--workers", "1"]
     cache = tmp_path / "cache"
 
     absent = clcr(["run", *sweep, "--out", str(out)], None, cache)
@@ -53,7 +53,7 @@ def test_another_packages_method_goes_from_its_repository_into_the_tables(tmp_pa
 
     told = clcr(["submit", str(out), "--into", str(into)], None, cache)
     assert told.returncode == 0, told.stderr
-    assert "crema_d.paper.twin.tiny/lmf/full  0-2    https://github.com/example/clcr-lmf" in told.stdout
+    assert "crema_d.paper.twin.tiny/lmf/full  0-9    https://github.com/example/clcr-lmf" in told.stdout
     report = clcr(["report", "--out", str(into)], None, cache)
     assert report.returncode == 0, report.stderr
     text = (into / "tables" / "main.md").read_text()

@@ -54,7 +54,7 @@ def place(trained: Options, tmp_path: Path) -> Options:
     return replace(trained, out=tmp_path / "results")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it stands, the table of benchmarks has one row more
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
     """Two seeds of late fusion and of the linear floor on 100 samples in three folds of unequal size."""
     folder = tmp_path_factory.mktemp("folded")

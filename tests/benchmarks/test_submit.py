@@ -250,7 +250,8 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
     ),
     "seeds with a gap": (
         keyed(lambda key: replace(key, seed=12) if key.seed == 9 else key), (RECORDS, "'key.seed'", "lacks 9-11")),
-    "several tries": (text_of("crema_d", "records", copied), (f"{RECORDS}:{RUNS + 1}", "a second line", "tried more than once")),
+    "several tries": (
+        text_of("crema_d", "records", copied), (f"{RECORDS}:{RUNS + 1}", "a second line", "tried more than once")),
     "a failed run": (
         failed,
         (f"{RECORDS}:1", "'status'", "RuntimeError: diverged", "a failed seed is a result too"),
@@ -325,7 +326,8 @@ REJECTED: dict[str, tuple[Tamper, tuple[str, ...]]] = {
     "a curve of the test set": (
         curve(lambda c: c.update(split="test")), (f"{RECORDS}:1", "selects on test, the protocol on valid")),
     "two curves": (
-        text_of("crema_d", "curves", lambda lines: [*lines, lines[0]]), (f"curves/crema_d.jsonl:{RUNS + 1}", "a second curve")),
+        text_of("crema_d", "curves", lambda lines: [*lines, lines[0]]),
+        (f"curves/crema_d.jsonl:{RUNS + 1}", "a second curve")),
     "a curve of words": (
         curve(lambda c: c["folds"][0].update(score=["a"])), ("curves/crema_d.jsonl:1", "not a learning curve")),
     # What the files are.

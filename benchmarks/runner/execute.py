@@ -51,7 +51,7 @@ COUNTED, PROBE_S = 2, 300.0  # samples that a forward pass is counted with; seco
 @dataclass(frozen=True)
 class Options:
     """Where things lie, on which device they run and with how many others, what ``--set`` says, and when checkpoints
-    are written (see ``plan.Place``). keep: the weights that a run leaves, "" (none) or one of ``weights.KEEPS``."""
+    are written (see ``plan.Place``). keep: the weights that a run leaves, "" (none) or one of ``store.WEIGHTS``."""
 
     out: Path
     cache: Path

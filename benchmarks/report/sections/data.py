@@ -182,9 +182,8 @@ def methods_at(study: Study, place: str) -> list[str]:
 def keys_of_study(study: Study) -> list[RunKey]:
     """The runs that a study needs beside those of the main tables."""
     found = []
-    for place, profile in product(study.protocols, study.profiles):
-        benchmark, _, protocol = place.partition(".")
-        for row in product(methods_at(study, place), study.variants, seeds_of(study)):
+    for benchmark, protocol, profile in studies.one_each(study):
+        for row in product(methods_at(study, f"{benchmark}.{protocol}"), study.variants, seeds_of(study)):
             found.append(RunKey(benchmark, protocol, study.data, profile, *row))
     return found
 
